@@ -1,0 +1,40 @@
+//! The native command line: the one in `sy::cli`, and signals.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
+
+fn main() -> ExitCode {
+    let control = Arc::new(sy::Control::default());
+    let caught = Arc::new(AtomicUsize::new(0));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        // Without a handler a signal still ends the process, only less tidily.
+        let _ = catch(signal, &control, &caught);
+    }
+    let code = sy::cli::main(std::env::args_os().collect(), &control);
+    let signal = u8::try_from(caught.load(Relaxed)).unwrap_or_default();
+    ExitCode::from(if code == sy::cli::INTERRUPTED && signal != 0 { 128 + signal } else { code })
+}
+
+/// The first `signal` cancels the run, the second one has its usual effect.
+fn catch(signal: i32, control: &sy::Control, caught: &Arc<AtomicUsize>) -> std::io::Result<()> {
+    if is_ignored(signal) {
+        return Ok(());
+    }
+    let again = Arc::new(AtomicBool::new(false));
+    flag::register_conditional_default(signal, Arc::clone(&again))?;
+    flag::register(signal, again)?;
+    flag::register_usize(signal, Arc::clone(caught), usize::try_from(signal).unwrap_or_default())?;
+    flag::register(signal, control.cancel_flag())?;
+    Ok(())
+}
+
+/// Did whoever started us ask for this signal to be ignored, as `nohup` does?
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}

@@ -1,0 +1,155 @@
+//! Carries the plan out: jobs for the workers, then links, then another try for what failed and may still go.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::context::Context;
+use super::dir::Dir;
+use super::event::Level;
+use super::pool::Pool;
+use crate::error::{ErrorKind, SyncError};
+use crate::transport::{Applied, Op, What};
+
+/// Another name of a file that the run brings, or finds, under a first name.
+pub struct Follower<'r> {
+    pub dir: Arc<Dir<'r>>,
+    pub op: Op,
+    pub leader: Vec<u8>,
+}
+
+/// An operation that failed, with its error.
+type Failed<'r> = (Arc<Dir<'r>>, Op, SyncError);
+
+/// The work of a run: what waits, and what has to be tried again.
+pub struct Work<'r> {
+    cx: &'r Context<'r>,
+    pub pool: Pool<'r>,
+    again: Again<'r>,
+}
+
+/// Shared with the jobs that wait in the pool.
+type Again<'r> = Arc<Mutex<Vec<Failed<'r>>>>;
+
+impl<'r> Work<'r> {
+    pub fn new(cx: &'r Context<'r>, pool: Pool<'r>) -> Self {
+        Self { cx, pool, again: Again::default() }
+    }
+
+    /// Hands operations of one directory to the workers. A dry run does them at once, to keep their order.
+    pub fn submit(&self, dir: Arc<Dir<'r>>, ops: Vec<Op>) {
+        let (cx, again) = (self.cx, Arc::clone(&self.again));
+        let job = move || {
+            for op in ops {
+                if cx.control.should_stop() {
+                    return;
+                }
+                perform_one(cx, &again, &dir, op);
+            }
+        };
+        if cx.dry_run() {
+            job();
+        } else {
+            self.pool.submit(Box::new(job));
+        }
+    }
+
+    /// Tries again what may still go, a few times, waiting longer each time.
+    pub fn retry(&self) {
+        let cx = self.cx;
+        for round in 0..cx.options.retry {
+            let failed = std::mem::take(&mut *self.again.lock().unwrap_or_else(PoisonError::into_inner));
+            if failed.is_empty() {
+                return;
+            }
+            cx.log(Level::Info, &format!("trying {} failed items again", failed.len()));
+            let delay = cx.options.retry_delay.0.saturating_mul(1 << round.min(16));
+            let mut wait = delay.mul_f64(0.75 + 0.5 * jitter());
+            while !wait.is_zero() && !cx.control.should_stop() {
+                let nap = wait.min(Duration::from_millis(50));
+                std::thread::sleep(nap);
+                wait -= nap;
+            }
+            let last = round + 1 == cx.options.retry;
+            for (dir, mut op, error) in failed {
+                if cx.control.should_stop() {
+                    cx.fail(error);
+                    continue;
+                }
+                cx.tally.retries.fetch_add(1, Relaxed);
+                let refreshed = cx.lane.map_or(Ok(()), |lane| lane.refresh(&dir, &mut op));
+                match refreshed.and_then(|()| cx.perform(&dir, &op)) {
+                    Ok(()) => {}
+                    Err(error) if error.retryable && !last => {
+                        self.again.lock().unwrap_or_else(PoisonError::into_inner).push((dir, op, error))
+                    }
+                    Err(error) => cx.fail(error),
+                }
+            }
+        }
+    }
+
+    /// What still waits for another try when a run is stopped has failed.
+    pub fn give_up(&self) {
+        for (_, _, error) in std::mem::take(&mut *self.again.lock().unwrap_or_else(PoisonError::into_inner)) {
+            self.cx.fail(error);
+        }
+    }
+
+    /// Makes the further names of files, now that the first ones are in place.
+    pub fn link(&self, followers: Vec<Follower<'r>>) {
+        let cx = self.cx;
+        for Follower { dir, mut op, leader } in followers {
+            if cx.control.should_stop() {
+                return;
+            }
+            let outcome = match cx.lane {
+                Some(lane) if !cx.dry_run() => lane.hard_link(&dir, &op, &leader),
+                _ => Ok(Some(if op.dest.is_some() { Applied::Updated } else { Applied::Created })),
+            };
+            match outcome {
+                Ok(Some(applied)) => {
+                    cx.applied(&dir, &op, applied, applied != Applied::Same);
+                    cx.remove_source(&dir, &op);
+                }
+                Ok(None) => {
+                    op.what = What::Copy;
+                    perform_one(cx, &self.again, &dir, op);
+                }
+                Err(error) => cx.fail(error),
+            }
+        }
+    }
+
+    /// Files that take the place of a directory, which should be gone by now.
+    pub fn after_deletions(&self, ops: Vec<(Arc<Dir<'r>>, Op)>, deleted: bool) {
+        let cx = self.cx;
+        for (dir, op) in ops {
+            if cx.control.should_stop() {
+                return;
+            }
+            if deleted {
+                perform_one(cx, &self.again, &dir, op);
+            } else {
+                let path = self.cx.dest.map_or_else(|| dir.key_of(&op.name), |dest| dest.path_of(&dir.key_of(&op.name)));
+                self.cx
+                    .fail(SyncError::new(ErrorKind::AlreadyExists, "a directory stands in the way and was not deleted").at("create", path));
+            }
+        }
+    }
+}
+
+fn perform_one<'r>(cx: &Context<'r>, again: &Again<'r>, dir: &Arc<Dir<'r>>, op: Op) {
+    match cx.perform(dir, &op) {
+        Ok(()) => {}
+        Err(error) if error.retryable && cx.options.retry > 0 && !cx.dry_run() => {
+            again.lock().unwrap_or_else(PoisonError::into_inner).push((Arc::clone(dir), op, error));
+        }
+        Err(error) => cx.fail(error),
+    }
+}
+
+/// A number from 0 to 1 that differs from one process and moment to the next.
+fn jitter() -> f64 {
+    f64::from(crate::transport::Time::now().nanos % 1000) / 1000.0
+}

@@ -1,0 +1,200 @@
+//! What all parts of one run share: its options, its sides, its counters, its record of failures.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use super::compare::Rules;
+use super::control::Control;
+use super::dir::{Dir, Finisher};
+use super::event::{Action, ActionEvent, Level, Observer, Reason};
+use super::stats::Tally;
+use crate::cli::Options;
+use crate::error::{ErrorKind, SyncError};
+use crate::transport::{Applied, Doomed, Endpoint, Kind, Lane, Op, What};
+
+pub struct Context<'r> {
+    pub options: &'r Options,
+    pub control: &'r Control,
+    pub observer: &'r dyn Observer,
+    pub tally: &'r Tally,
+    pub source: &'r dyn Endpoint,
+    /// `None` in a dry run into a destination that does not exist yet.
+    pub dest: Option<&'r dyn Endpoint>,
+    pub lane: Option<&'r dyn Lane>,
+    pub rules: Rules,
+    pub errors: Mutex<Vec<SyncError>>,
+}
+
+fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Relaxed);
+}
+
+impl Context<'_> {
+    pub fn dry_run(&self) -> bool {
+        self.options.dry_run
+    }
+
+    /// Records a failed item. Too many end the run.
+    pub fn fail(&self, error: SyncError) {
+        if error.kind == ErrorKind::Cancelled {
+            return;
+        }
+        self.observer.error(&error);
+        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        errors.push(error);
+        if self.options.max_errors > 0 && errors.len() as u64 >= self.options.max_errors {
+            self.control.gave_up.store(true, Relaxed);
+        }
+    }
+
+    pub fn take_errors(&self) -> Vec<SyncError> {
+        std::mem::take(&mut *self.errors.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn log(&self, level: Level, message: &str) {
+        self.observer.log(level, message);
+    }
+
+    fn emit(&self, event: impl FnOnce() -> ActionEvent) {
+        if self.observer.wants_actions() {
+            self.observer.action(event());
+        }
+    }
+
+    /// A directory was, or would be, created.
+    pub fn directory_created(&self, key: &[u8], reason: Reason) {
+        add(&self.tally.dirs_created, 1);
+        self.emit(|| directory(key, Action::Create, reason));
+    }
+
+    pub fn deleted(&self, one: &Doomed) {
+        if one.kind == Kind::Dir {
+            add(&self.tally.dirs_deleted, 1);
+        } else {
+            add(&self.tally.files_deleted, 1);
+            if self.dry_run() && one.kind == Kind::File {
+                add(&self.tally.bytes_would_delete, one.size);
+            }
+        }
+        let bytes = if one.kind == Kind::File { one.size } else { 0 };
+        self.emit(|| ActionEvent {
+            key: one.key.clone(),
+            kind: one.kind,
+            action: Action::Delete,
+            reason: Reason::NotInSource,
+            bytes,
+            old_bytes: Some(bytes),
+            target: None,
+        });
+    }
+
+    pub fn skipped(&self, key: &[u8], kind: Kind, size: u64, reason: Reason) {
+        add(&self.tally.files_skipped, 1);
+        if self.observer.wants_skips() {
+            self.emit(|| ActionEvent { key: key.to_vec(), kind, action: Action::Skip, reason, bytes: size, old_bytes: None, target: None });
+        }
+    }
+
+    /// Counts and tells what came of an operation. `linked` says that it became a second name of another file.
+    pub fn applied(&self, dir: &Dir<'_>, op: &Op, applied: Applied, linked: bool) {
+        let tally = self.tally;
+        let bytes = if op.source.kind == Kind::File && !linked { op.source.size } else { 0 };
+        let old_bytes = op.dest.as_ref().map(|old| if old.kind == Kind::File { old.size } else { 0 });
+        let action = match applied {
+            Applied::Created => {
+                add(&tally.files_created, 1);
+                if op.source.kind == Kind::Symlink && !linked {
+                    add(&tally.symlinks_created, 1);
+                }
+                Action::Create
+            }
+            Applied::Updated => {
+                add(&tally.files_updated, 1);
+                Action::Update
+            }
+            Applied::Metadata => {
+                add(&tally.files_metadata_updated, 1);
+                Action::Metadata
+            }
+            Applied::Same => return self.skipped(&dir.key_of(&op.name), op.source.kind, bytes, Reason::Unchanged),
+        };
+        if linked {
+            add(&tally.hardlinks_created, 1);
+        }
+        match (action, self.dry_run()) {
+            (Action::Create, true) => add(&tally.bytes_would_add, bytes),
+            (Action::Update, true) => add(&tally.bytes_would_change, bytes),
+            (Action::Create | Action::Update, false) => add(&tally.bytes_transferred, bytes),
+            _ => {}
+        }
+        let reason = if action == Action::Metadata { Reason::Metadata } else { op.reason };
+        self.emit(|| ActionEvent {
+            key: dir.key_of(&op.name),
+            kind: op.source.kind,
+            action,
+            reason,
+            bytes,
+            old_bytes,
+            target: op.target.as_deref().map(<[u8]>::to_vec),
+        });
+    }
+
+    /// Carries out one operation, or only finds out what it would do. Failures that another try may mend are handed back.
+    pub fn perform(&self, dir: &Dir<'_>, op: &Op) -> Result<(), SyncError> {
+        let transfer = matches!(op.what, What::Copy | What::CopyIfDifferent);
+        if transfer && op.source.size >= 1 << 20 {
+            self.control.set_current(&dir.key_of(&op.name));
+        }
+        add(&self.control.active, 1);
+        let outcome = match self.lane {
+            Some(lane) if self.dry_run() => lane.examine(dir, op),
+            Some(lane) => lane.apply(dir, op),
+            None => Ok(Applied::Created),
+        };
+        self.control.active.fetch_sub(1, Relaxed);
+        if transfer {
+            add(&self.control.transfers, 1);
+        }
+        match outcome {
+            Ok(applied) => {
+                if op.what != What::Nothing {
+                    self.applied(dir, op, applied, false);
+                }
+                self.remove_source(dir, op);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// `remove_source_files`: the copy is in place.
+    pub fn remove_source(&self, dir: &Dir<'_>, op: &Op) {
+        let (true, false, Some(lane)) = (self.options.remove_source_files, self.dry_run(), self.lane) else { return };
+        match lane.remove_source(dir, op) {
+            Ok(()) => add(&self.tally.sources_removed, 1),
+            Err(error) => self.fail(error),
+        }
+    }
+}
+
+fn directory(key: &[u8], action: Action, reason: Reason) -> ActionEvent {
+    ActionEvent { key: key.to_vec(), kind: Kind::Dir, action, reason, bytes: 0, old_bytes: None, target: None }
+}
+
+impl Finisher for Context<'_> {
+    fn finish(&self, dir: &Dir<'_>) {
+        let differs = if self.dry_run() {
+            let (Some(like), Some(had)) = (&dir.like, &dir.had) else { return };
+            self.rules.keep.differs(like, had, self.rules.precision)
+        } else {
+            match self.lane.map(|lane| lane.finish_dir(dir)) {
+                Some(Ok(differs)) => differs && dir.had.is_some(),
+                Some(Err(error)) => return self.fail(error),
+                None => false,
+            }
+        };
+        if differs {
+            self.emit(|| directory(&dir.key, Action::Metadata, Reason::Metadata));
+        }
+    }
+}

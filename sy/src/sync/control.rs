@@ -1,0 +1,99 @@
+//! The handle on a run from outside: cancel it, ask how far it is.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use super::event::Progress;
+
+/// Shared between a run and whoever watches it.
+#[derive(Debug)]
+pub struct Control {
+    cancelled: Arc<AtomicBool>,
+    started: Instant,
+    deadline: OnceLock<Instant>,
+    /// Set by the run itself when it gives up (`max_errors`).
+    pub(crate) gave_up: AtomicBool,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) total_bytes: AtomicU64,
+    pub(crate) transfers: AtomicU64,
+    pub(crate) total_transfers: AtomicU64,
+    pub(crate) active: AtomicU64,
+    pub(crate) scanned: AtomicU64,
+    pub(crate) totals_are_final: AtomicBool,
+    current: Mutex<Option<Vec<u8>>>,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self {
+            cancelled: Arc::default(),
+            started: Instant::now(),
+            deadline: OnceLock::new(),
+            gave_up: AtomicBool::default(),
+            bytes: AtomicU64::default(),
+            total_bytes: AtomicU64::default(),
+            transfers: AtomicU64::default(),
+            total_transfers: AtomicU64::default(),
+            active: AtomicU64::default(),
+            scanned: AtomicU64::default(),
+            totals_are_final: AtomicBool::default(),
+            current: Mutex::default(),
+        }
+    }
+}
+
+impl Control {
+    /// Asks the run to stop. It cleans up and returns within a second.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Relaxed);
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Relaxed)
+    }
+
+    pub(crate) fn set_timeout(&self, timeout: Duration) {
+        let _ = self.deadline.set(Instant::now() + timeout);
+    }
+
+    pub(crate) fn timed_out(&self) -> bool {
+        self.deadline.get().is_some_and(|deadline| Instant::now() >= *deadline)
+    }
+
+    /// Is there a reason to begin nothing more?
+    pub(crate) fn should_stop(&self) -> bool {
+        self.is_cancelled() || self.gave_up.load(Relaxed) || self.timed_out()
+    }
+
+    /// The flag that `cancel` sets, for signal handlers.
+    pub fn cancel_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.cancelled)
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub(crate) fn set_current(&self, key: &[u8]) {
+        if let Ok(mut current) = self.current.try_lock() {
+            let current = current.get_or_insert_default();
+            current.clear();
+            current.extend_from_slice(key);
+        }
+    }
+
+    pub fn progress(&self) -> Progress {
+        Progress {
+            bytes: self.bytes.load(Relaxed),
+            total_bytes: self.total_bytes.load(Relaxed),
+            transfers: self.transfers.load(Relaxed),
+            total_transfers: self.total_transfers.load(Relaxed),
+            active_transfers: self.active.load(Relaxed),
+            scanned: self.scanned.load(Relaxed),
+            totals_are_final: self.totals_are_final.load(Relaxed),
+            current_file: self.current.lock().map_or(None, |current| current.clone()),
+            elapsed: self.elapsed(),
+        }
+    }
+}

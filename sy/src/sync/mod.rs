@@ -1,0 +1,219 @@
+//! A one-way run, in the order data flows: scan → compare → plan → apply → stats.
+
+mod apply;
+mod compare;
+mod context;
+mod control;
+mod delete;
+mod dir;
+mod event;
+mod frame;
+mod plan;
+mod pool;
+mod preflight;
+mod scan;
+mod stats;
+
+pub use control::Control;
+pub use dir::{Dir, Finisher, Slot};
+pub use event::{Action, ActionEvent, Level, Observer, Progress, Reason, Silent};
+pub use stats::{Stats, Tally};
+
+pub use crate::transport::Kind;
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use apply::Work;
+use compare::Rules;
+use context::Context;
+use plan::Planner;
+use pool::{Closer, Pool};
+
+use crate::cli::Options;
+use crate::error::{ErrorKind, Result, SyncError};
+use crate::filter::{Filter, FilterSpec};
+use crate::path::SyncPath;
+use crate::transport::local::LocalLane;
+use crate::transport::{Endpoint, Lane, Time};
+
+/// How a run ended: what it did, and what ended it early, if anything.
+/// Failed items stand in `stats.errors`; `error` is a refusal, a cancellation or a failure of the whole run.
+#[derive(Debug)]
+pub struct Outcome {
+    pub stats: Stats,
+    pub error: Option<SyncError>,
+}
+
+/// Makes `dest` like `source`. Blocks until done; `control` cancels and tells progress from other threads.
+pub fn run(source: &SyncPath, dest: &SyncPath, options: &Options, control: &Control, observer: &dyn Observer) -> Outcome {
+    let options = &resolved(options);
+    let tally = Tally::default();
+    let mut errors = Vec::new();
+    let error = run_inner(source, dest, options, control, observer, &tally, &mut errors).err();
+    let mut stats = tally.snapshot();
+    stats.errors = errors;
+    stats.duration = control.elapsed();
+    stats.peak_memory = peak_memory();
+    Outcome { stats, error }
+}
+
+/// `archive` stands for all that the user may preserve.
+fn resolved(options: &Options) -> Options {
+    let mut options = options.clone();
+    if options.archive {
+        options.preserve_times = true;
+        options.preserve_permissions = true;
+        options.preserve_xattrs = true;
+        options.preserve_acls = true;
+        options.preserve_hardlinks = true;
+        if rustix::process::geteuid().is_root() {
+            options.preserve_owner = true;
+            options.preserve_devices = true;
+        }
+    }
+    options
+}
+
+fn run_inner(
+    source: &SyncPath,
+    dest: &SyncPath,
+    options: &Options,
+    control: &Control,
+    observer: &dyn Observer,
+    tally: &Tally,
+    errors: &mut Vec<SyncError>,
+) -> Result<()> {
+    if let Some(timeout) = options.timeout {
+        control.set_timeout(timeout.0);
+    }
+    preflight::check_options(source, dest, options)?;
+    let filter = filter(options)?;
+    let sides = preflight::open(source, dest, options, control)?;
+    let _lock = match &sides.dest {
+        Some(dest) if !options.dry_run => {
+            let lock = crate::state::lock_tree(Path::new(OsStr::from_bytes(dest.real_path())))?;
+            if lock.is_none() {
+                observer.log(Level::Warning, "no lock could be kept in the state directory; do not run twice into one destination");
+            }
+            lock
+        }
+        _ => None,
+    };
+    let precision =
+        sides.source.capabilities().mtime_precision.max(sides.dest.as_ref().map_or(1, |dest| dest.capabilities().mtime_precision));
+    let lane = match &sides.dest {
+        Some(dest) => Some(LocalLane::new(&sides.source, dest, options, precision, control, tally)?),
+        None => None,
+    };
+    let cx = Context {
+        options,
+        control,
+        observer,
+        tally,
+        source: &sides.source,
+        dest: sides.dest.as_ref().map(|dest| dest as &dyn Endpoint),
+        lane: lane.as_ref().map(|lane| lane as &dyn Lane),
+        rules: Rules::new(options, precision, Time::now().total_nanos()),
+        errors: Mutex::default(),
+    };
+    let outcome = carry_out(&cx, sides.start()?, &filter, sides.backup_key(options));
+    if let Some(lane) = &lane {
+        tally.bytes_read.store(lane.bytes_read.load(Relaxed), Relaxed);
+    }
+    errors.extend(cx.take_errors());
+    outcome
+}
+
+/// One way through: plan and apply side by side, then links, second tries, deletions.
+fn carry_out(cx: &Context<'_>, start: plan::Start, filter: &Filter, spared: Option<Vec<u8>>) -> Result<()> {
+    let ahead = AtomicUsize::new(0);
+    let work = Work::new(cx, Pool::new(job_limit(), &ahead));
+    std::thread::scope(|threads| {
+        let _closer = Closer(&work.pool);
+        for n in 1..workers(cx.options) {
+            let pool = &work.pool;
+            std::thread::Builder::new()
+                .name(format!("sypy-{n}"))
+                .spawn_scoped(threads, move || pool.work())
+                .map_err(|error| SyncError::new(ErrorKind::Io, format!("can't start a thread: {error}")))?;
+        }
+        let mut planner = Planner::new(cx, &work, &ahead, spared);
+        let walked = planner.walk(start, filter.root());
+        work.pool.drain();
+        walked?;
+        work.link(std::mem::take(&mut planner.followers));
+        work.retry();
+        stopped(cx)?;
+        let deleted = delete(cx, &work, &mut planner);
+        work.after_deletions(std::mem::take(&mut planner.after_deletions), matches!(deleted, Ok(true)));
+        work.give_up();
+        deleted?;
+        stopped(cx)?;
+        match cx.lane {
+            Some(lane) if cx.options.durable && !cx.dry_run() => lane.sync_all(),
+            _ => Ok(()),
+        }
+    })
+    .inspect_err(|_| work.give_up())
+}
+
+/// Judges the deletions and carries them out; `false` if they were held back.
+fn delete<'r>(cx: &'r Context<'r>, work: &Work<'r>, planner: &mut Planner<'_, 'r>) -> Result<bool> {
+    let doomed = planner.graveyard.len();
+    if planner.incomplete && doomed > 0 {
+        cx.log(Level::Warning, &format!("{doomed} deletions were held back, because not everything could be listed"));
+        return Ok(false);
+    }
+    delete::judge(cx, doomed, planner.dest_entries)?;
+    delete::carry_out(work, cx, &mut planner.graveyard)
+        .map_err(|error| SyncError::io(&error, "read the list of deletions in", std::env::temp_dir()))?;
+    Ok(true)
+}
+
+/// Why the run has to end here, if it has to.
+fn stopped(cx: &Context<'_>) -> Result<()> {
+    let control = cx.control;
+    if control.is_cancelled() {
+        Err(SyncError::cancelled())
+    } else if control.timed_out() {
+        Err(SyncError::new(ErrorKind::Timeout, "the run took longer than its timeout and was stopped")
+            .hint("what was copied is in place; the next run goes on from here"))
+    } else {
+        Ok(())
+    }
+}
+
+fn filter(options: &Options) -> Result<Filter> {
+    let bytes = |rules: &[std::ffi::OsString]| rules.iter().map(|rule| rule.clone().into_vec()).collect();
+    let spec = FilterSpec {
+        filter: bytes(&options.filter),
+        include: bytes(&options.include),
+        exclude: bytes(&options.exclude),
+        gitignore: options.gitignore,
+        exclude_vcs: options.exclude_vcs,
+    };
+    Filter::new(&spec).map_err(|error| SyncError::config(error.to_string()))
+}
+
+/// Threads that work, the planner's among them: small files are bound by system calls, which more threads don't make fewer.
+fn workers(options: &Options) -> u32 {
+    let cores = std::thread::available_parallelism().map_or(2, |n| n.get() as u32);
+    cores.clamp(2, 4).min(options.parallel.unwrap_or(u32::MAX)).max(1)
+}
+
+/// Each waiting job may hold two open directories; no more than half of the descriptors we may have.
+fn job_limit() -> usize {
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1024);
+    (most.saturating_sub(100) / 4).clamp(4, 128) as usize
+}
+
+/// Bytes, of the whole process so far.
+fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).map_or(0, |kib| kib * 1024)
+}

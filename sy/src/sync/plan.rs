@@ -1,0 +1,569 @@
+//! Walks both trees in step, in key order, decides about each name and hands the work over.
+//!
+//! One thread plans; what it decides is in order and the same in a dry run. Deletions are only gathered here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use super::apply::{Follower, Work};
+use super::compare::{Decision, decide};
+use super::context::Context;
+use super::delete::Graveyard;
+use super::dir::Dir;
+use super::event::{Level, Reason};
+use super::frame::{Ahead, Frame, Row, join};
+use super::scan::Wanted;
+use crate::cli::Links;
+use crate::error::{ErrorKind, Result, SyncError};
+use crate::filter::Scope;
+use crate::transport::{Doomed, Kind, Listing, Meta, Op, What, child_key};
+
+/// A job has at most this many operations and about this many bytes.
+const JOB_OPS: usize = 64;
+const JOB_BYTES: u64 = 8 << 20;
+/// Child directories of one directory that are listed ahead.
+const AHEAD: usize = 16;
+/// Directories above the current one whose handles stay open.
+const OPEN_DEPTH: usize = 32;
+/// From this size on a leftover may be gone on with.
+const LARGE: u64 = 1 << 20;
+
+/// Where the walk begins.
+pub enum Start {
+    /// The contents of the source.
+    Contents { source: Meta, dest: Option<Meta> },
+    /// One entry of the source's root, put into the destination's under a name that may differ.
+    One { source: Listing, dest: Listing, rename: Option<Box<[u8]>> },
+}
+
+pub struct Planner<'w, 'r> {
+    cx: &'r Context<'r>,
+    work: &'w Work<'r>,
+    ahead: &'r AtomicUsize,
+    frames: Vec<Frame<'r>>,
+    pub graveyard: Graveyard,
+    /// By device and inode in the source: the first name of a file with several.
+    leaders: HashMap<(u64, u64), Leader>,
+    pub followers: Vec<Follower<'r>>,
+    /// Files that take the place of a directory, once that is gone.
+    pub after_deletions: Vec<(Arc<Dir<'r>>, Op)>,
+    rename: Option<Box<[u8]>>,
+    /// A listing failed: nobody knows what may be deleted.
+    pub incomplete: bool,
+    /// Entries seen at the destination.
+    pub dest_entries: u64,
+    /// A folder below the destination that is never touched: the backups.
+    spared: Option<Vec<u8>>,
+}
+
+struct Leader {
+    key: Vec<u8>,
+    /// Its file at the destination, if that stays as it is.
+    dest: Option<(u64, u64)>,
+}
+
+impl<'w, 'r> Planner<'w, 'r> {
+    pub fn new(cx: &'r Context<'r>, work: &'w Work<'r>, ahead: &'r AtomicUsize, spared: Option<Vec<u8>>) -> Self {
+        Self {
+            cx,
+            work,
+            ahead,
+            frames: Vec::new(),
+            graveyard: Graveyard::default(),
+            leaders: HashMap::new(),
+            followers: Vec::new(),
+            after_deletions: Vec::new(),
+            rename: None,
+            incomplete: false,
+            dest_entries: 0,
+            spared,
+        }
+    }
+
+    /// Walks everything. An error ends the run; failed items are recorded and passed by.
+    pub fn walk(&mut self, start: Start, scope: Scope) -> Result<()> {
+        match start {
+            Start::Contents { source, dest } => {
+                let dir = Arc::new(Dir::new(b"", None, Some(source), dest, self.cx));
+                let listing = self.cx.source.list(b"")?;
+                let twin = match self.cx.dest {
+                    Some(endpoint) if dest.is_some() => Some(endpoint.list(b"")?),
+                    _ => None,
+                };
+                self.refuse_empty_source(&listing, twin.as_ref())?;
+                self.push(dir, Some(listing), twin, &scope, None);
+            }
+            Start::One { source, dest, rename } => {
+                self.rename = rename;
+                let dir = Arc::new(Dir::new(b"", None, None, None, self.cx));
+                self.push(dir, Some(source), Some(dest), &scope, None);
+            }
+        }
+        while !self.frames.is_empty() {
+            if self.cx.control.should_stop() {
+                self.frames.clear();
+                break;
+            }
+            self.step()?;
+        }
+        self.cx.control.totals_are_final.store(true, Relaxed);
+        Ok(())
+    }
+
+    /// An empty source is more often a disk that is not mounted than a wish to delete everything.
+    fn refuse_empty_source(&self, source: &Listing, dest: Option<&Listing>) -> Result<()> {
+        let options = self.cx.options;
+        let empty = source.is_empty() && source.unknown.is_empty();
+        if options.delete && !options.force_delete && empty && dest.is_some_and(|dest| !dest.is_empty()) {
+            return Err(SyncError::new(ErrorKind::DeleteLimit, "the source is empty and the destination is not")
+                .at("delete for", self.cx.source.path_of(b""))
+                .hint("is it mounted? force_delete (--force-delete) empties the destination"));
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, dir: Arc<Dir<'r>>, source: Option<Listing>, dest: Option<Listing>, parent_scope: &Scope, doomed: Option<Doomed>) {
+        for (name, error) in source.iter().flat_map(|listing| &listing.unknown) {
+            self.incomplete = true;
+            let _ = name;
+            self.cx.fail(error.clone());
+        }
+        for (_, error) in dest.iter().flat_map(|listing| &listing.unknown) {
+            self.incomplete = true;
+            self.cx.fail(error.clone());
+        }
+        let scope = match self.scope(parent_scope, &dir, source.as_ref()) {
+            Ok(scope) => scope,
+            Err(error) => {
+                // Without its rules nobody knows what belongs to the transfer.
+                self.incomplete = true;
+                return self.cx.fail(error);
+            }
+        };
+        dir.source.set(source.as_ref().and_then(|listing| listing.handle.clone()));
+        dir.dest.set(dest.as_ref().and_then(|listing| listing.handle.clone()));
+        let rows = join(source.as_ref(), dest.as_ref());
+        self.dest_entries += dest.as_ref().map_or(0, Listing::len) as u64;
+        if doomed.is_some() {
+            self.clean_up(&dir, dest.as_ref(), &[]);
+        }
+        if let Some(distant) = self.frames.len().checked_sub(OPEN_DEPTH) {
+            let distant = &mut self.frames[distant];
+            distant.dir.source.set(None);
+            distant.dir.dest.set(None);
+            for listing in [&mut distant.source, &mut distant.dest].into_iter().flatten() {
+                listing.handle = None;
+            }
+        }
+        self.frames.push(Frame {
+            dir,
+            source,
+            dest,
+            rows,
+            next: 0,
+            scope,
+            pending: Vec::new(),
+            pending_bytes: 0,
+            ahead: std::collections::VecDeque::new(),
+            asked_to: 0,
+            doomed,
+            holds: false,
+            resumable: Vec::new(),
+        });
+    }
+
+    /// The rules in force in a directory, from the rule files that stand in it.
+    fn scope(&self, parent: &Scope, dir: &Dir<'r>, source: Option<&Listing>) -> Result<Scope> {
+        let mut found: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        if let Some(listing) = source {
+            for i in 0..listing.len() {
+                let name = listing.name(i);
+                if listing.item(i).meta.kind == Kind::File && parent.wants(name) {
+                    found.push((name.to_vec(), self.cx.source.read(&dir.key_of(name))?));
+                }
+            }
+        }
+        let files: Vec<(&[u8], Vec<u8>)> = found.iter().map(|(name, content)| (name.as_slice(), content.clone())).collect();
+        parent
+            .enter(&dir.key, &files)
+            .map_err(|error| SyncError::config(error.to_string()).at("use the rules in", self.cx.source.path_of(&dir.key)))
+    }
+
+    /// Takes the next row of the innermost directory, or leaves it.
+    fn step(&mut self) -> Result<()> {
+        self.look_ahead();
+        let Some(frame) = self.frames.last_mut() else { return Ok(()) };
+        let Some(&row) = frame.rows.get(frame.next) else {
+            self.leave();
+            return Ok(());
+        };
+        let index = frame.next;
+        frame.next += 1;
+        let ahead = match frame.ahead.front() {
+            Some((at, _)) if *at == index => frame.ahead.pop_front().map(|(_, ahead)| ahead).unwrap_or_default(),
+            _ => Ahead::default(),
+        };
+        self.row(row, ahead)
+    }
+
+    fn row(&mut self, row: Row, ahead: Ahead<'r>) -> Result<()> {
+        let Some(frame) = self.frames.last() else { return Ok(()) };
+        let (is_dir, key) = {
+            let (listing, index) = match (row.source, row.dest) {
+                (Some(i), _) => (frame.source.as_ref(), i),
+                (None, Some(j)) => (frame.dest.as_ref(), j),
+                (None, None) => return Ok(()),
+            };
+            let Some(listing) = listing else { return Ok(()) };
+            (listing.item(index as usize).meta.kind == Kind::Dir, frame.dir.key_of(listing.name(index as usize)))
+        };
+        if self.spared.as_deref() == Some(&*key) {
+            return Ok(());
+        }
+        let verdict = match (frame.scope.is_empty(), &frame.doomed) {
+            (true, _) => None,
+            (false, None) => Some(frame.scope.check(&key, is_dir)),
+            (false, Some(_)) => Some(frame.scope.check_doomed(&key, is_dir)),
+        };
+        let (hidden, protected) = verdict.map_or((false, false), |verdict| (verdict.hidden, verdict.protected));
+        if row.source.is_some() && !hidden {
+            return if is_dir { self.source_dir(row, key, ahead) } else { self.source_file(row, key) };
+        }
+        if let Some(j) = row.dest {
+            if protected {
+                self.hold();
+            } else {
+                self.extra(j as usize, key, ahead);
+            }
+        }
+        Ok(())
+    }
+
+    /// Something in the innermost directory stays.
+    fn hold(&mut self) {
+        if let Some(frame) = self.frames.last_mut() {
+            frame.holds = true;
+        }
+    }
+
+    /// A directory of the source.
+    fn source_dir(&mut self, row: Row, key: Vec<u8>, ahead: Ahead<'r>) -> Result<()> {
+        let cx = self.cx;
+        let Some(frame) = self.frames.last() else { return Ok(()) };
+        let (Some(listing), Some(i)) = (&frame.source, row.source) else { return Ok(()) };
+        let (meta, name) = (listing.item(i as usize).meta, listing.name(i as usize).to_vec());
+        if cx.options.links == Links::Follow
+            && self.frames.iter().any(|f| f.dir.like.is_some_and(|like| (like.dev, like.ino) == (meta.dev, meta.ino)))
+        {
+            self.incomplete = true;
+            cx.fail(
+                SyncError::new(ErrorKind::Io, "the symbolic link leads back to a directory that holds it")
+                    .at("follow", cx.source.path_of(&key)),
+            );
+            return Ok(());
+        }
+        let had = row.dest.and_then(|j| frame.dest.as_ref().map(|listing| listing.item(j as usize).meta));
+        // Under the same name the destination may have something that is not a directory.
+        let in_the_way = match (&frame.dest, had) {
+            (Some(dest), None) => dest.find(&name, false).map(|j| dest.item(j).meta),
+            _ => None,
+        };
+        if had.is_none() {
+            if cx.options.existing || in_the_way.is_some() && cx.options.ignore_existing {
+                return Ok(());
+            }
+            if in_the_way.is_some() && frame.scope.check(&key, false).protected {
+                cx.fail(in_the_way_error("a protected file").at("create", self.dest_path(&key)));
+                return Ok(());
+            }
+            let parent = Arc::clone(&frame.dir);
+            if self.is_unknown_at_dest(&name) {
+                return Ok(());
+            }
+            if let (false, Some(lane)) = (cx.dry_run(), cx.lane)
+                && let Err(error) = lane.make_dir(&parent, &name, &meta, in_the_way.as_ref())
+            {
+                cx.fail(error);
+                return Ok(());
+            }
+            cx.directory_created(&key, if in_the_way.is_some() { Reason::Kind } else { Reason::New });
+        }
+        let source = match ahead.source.map_or_else(|| cx.source.list(&key), |wanted| wanted.take()) {
+            Ok(listing) => listing,
+            Err(error) => {
+                self.incomplete = true;
+                cx.fail(error);
+                return Ok(());
+            }
+        };
+        let dest = match (had, cx.dest) {
+            (Some(_), Some(endpoint)) => match ahead.dest.map_or_else(|| endpoint.list(&key), |wanted| wanted.take()) {
+                Ok(listing) => Some(listing),
+                Err(error) => {
+                    self.incomplete = true;
+                    cx.fail(error);
+                    return Ok(());
+                }
+            },
+            _ => None,
+        };
+        if self.frames.len() == 1 && self.frames[0].dir.like.is_none() {
+            self.refuse_empty_source(&source, dest.as_ref())?;
+        }
+        let Some(frame) = self.frames.last() else { return Ok(()) };
+        let dir = Arc::new(Dir::new(&key, Some(Arc::clone(&frame.dir)), Some(meta), had, cx));
+        let scope = frame.scope.clone();
+        self.push(dir, Some(source), dest, &scope, None);
+        Ok(())
+    }
+
+    fn is_unknown_at_dest(&self, name: &[u8]) -> bool {
+        self.frames.last().and_then(|frame| frame.dest.as_ref()).is_some_and(|dest| dest.unknown.iter().any(|(other, _)| **other == *name))
+    }
+
+    /// Anything else in the source.
+    fn source_file(&mut self, row: Row, key: Vec<u8>) -> Result<()> {
+        let cx = self.cx;
+        let Some(frame) = self.frames.last() else { return Ok(()) };
+        let (Some(listing), Some(i)) = (&frame.source, row.source) else { return Ok(()) };
+        let (meta, target) = (listing.item(i as usize).meta, listing.item(i as usize).target.clone());
+        let name: Box<[u8]> = listing.name(i as usize).into();
+        cx.tally.files_scanned.fetch_add(1, Relaxed);
+        cx.control.scanned.fetch_add(1, Relaxed);
+        if meta.kind == Kind::Symlink && cx.options.links == Links::Skip {
+            cx.skipped(&key, Kind::Symlink, 0, Reason::NotPreserved);
+            return Ok(());
+        }
+        if self.is_unknown_at_dest(&name) {
+            return Ok(());
+        }
+        let twin = row.dest.and_then(|j| frame.dest.as_ref().map(|listing| listing.item(j as usize)));
+        let dir_in_the_way = match (&frame.dest, twin) {
+            (Some(dest), None) => dest.find(&name, true).map(|j| dest.item(j).meta),
+            _ => None,
+        };
+        let dest = twin.map(|item| item.meta).or(dir_in_the_way);
+        let decision = decide(&cx.rules, &meta, target.as_deref(), dest.as_ref(), twin.and_then(|item| item.target.as_deref()));
+        let (what, reason) = match decision {
+            Ok(decided) => decided,
+            Err(Reason::Unchanged) if cx.options.remove_source_files => (What::Nothing, Reason::Unchanged),
+            Err(reason) => {
+                self.lead(&meta, &key, &decision, dest.as_ref());
+                cx.skipped(&key, meta.kind, meta.size, reason);
+                return Ok(());
+            }
+        };
+        let (name, source_name) = match &self.rename {
+            Some(new) => (new.clone(), Some(name)),
+            None => (name, None),
+        };
+        let mut op = Op { name, source_name, source: meta, target, dest, what, reason };
+        if what == What::Nothing {
+            cx.skipped(&key, op.source.kind, op.source.size, Reason::Unchanged);
+        }
+        if self.follow_leader(&key, &op) {
+            return Ok(());
+        }
+        self.lead(&op.source, &key, &decision, dest.as_ref());
+        if matches!(what, What::Copy | What::CopyIfDifferent) {
+            cx.control.total_transfers.fetch_add(1, Relaxed);
+            if op.source.kind == Kind::File {
+                cx.control.total_bytes.fetch_add(op.source.size, Relaxed);
+            }
+        }
+        if dir_in_the_way.is_some() {
+            return self.replace_dir(key, op);
+        }
+        if what == What::CopyIfDifferent && op.source.size == 0 {
+            op.what = What::Attributes;
+        }
+        self.hand_over(op);
+        Ok(())
+    }
+
+    /// A file where the destination has a directory.
+    fn replace_dir(&mut self, key: Vec<u8>, mut op: Op) -> Result<()> {
+        let Some(frame) = self.frames.last() else { return Ok(()) };
+        let dir = Arc::clone(&frame.dir);
+        if self.cx.options.delete {
+            // Its content is found as extra, the directory with it; the file comes after.
+            op.dest = None;
+            self.after_deletions.push((dir, op));
+            return Ok(());
+        }
+        match self.cx.dest.map(|dest| dest.list(&key)) {
+            Some(Ok(listing)) if listing.is_empty() && listing.unknown.is_empty() => self.hand_over(op),
+            Some(Err(error)) => self.cx.fail(error),
+            _ => self.cx.fail(
+                in_the_way_error("a directory that is not empty")
+                    .at("create", self.dest_path(&key))
+                    .hint("delete (--delete) removes what the source does not have"),
+            ),
+        }
+        Ok(())
+    }
+
+    /// The first name of a file with several: the others will be linked to it.
+    fn lead(&mut self, source: &Meta, key: &[u8], decision: &Decision, dest: Option<&Meta>) {
+        if !self.cx.options.preserve_hardlinks || source.nlink < 2 {
+            return;
+        }
+        let stays = matches!(decision, Err(Reason::Unchanged) | Ok((What::Metadata | What::Attributes | What::Nothing, _)));
+        if stays || decision.is_ok() {
+            let dest = dest.filter(|_| stays).map(|dest| (dest.dev, dest.ino));
+            self.leaders.entry((source.dev, source.ino)).or_insert_with(|| Leader { key: key.to_vec(), dest });
+        }
+    }
+
+    fn follow_leader(&mut self, key: &[u8], op: &Op) -> bool {
+        if !self.cx.options.preserve_hardlinks || op.source.nlink < 2 {
+            return false;
+        }
+        let Some(leader) = self.leaders.get(&(op.source.dev, op.source.ino)) else { return false };
+        let Some(frame) = self.frames.last() else { return false };
+        let mut op = op.clone();
+        op.reason = Reason::HardLink;
+        // Known before anything is done only where the leader stays as it is.
+        let linked = leader.dest.is_some() && leader.dest == op.dest.as_ref().map(|dest| (dest.dev, dest.ino));
+        if linked && self.cx.dry_run() {
+            self.cx.skipped(key, op.source.kind, op.source.size, Reason::Unchanged);
+        } else {
+            self.followers.push(Follower { dir: Arc::clone(&frame.dir), op, leader: leader.key.clone() });
+        }
+        true
+    }
+
+    /// Gathers operations of the directory into jobs.
+    fn hand_over(&mut self, op: Op) {
+        let Some(frame) = self.frames.last_mut() else { return };
+        let leftovers = frame.dest.as_ref().is_some_and(|dest| !dest.leftovers.is_empty());
+        if leftovers && op.what == What::Copy && op.source.size >= LARGE {
+            frame.resumable.push(op.clone());
+        }
+        frame.pending_bytes += if op.source.kind == Kind::File { op.source.size } else { 0 };
+        frame.pending.push(op);
+        if frame.pending.len() >= JOB_OPS || frame.pending_bytes >= JOB_BYTES {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Some(frame) = self.frames.last_mut()
+            && !frame.pending.is_empty()
+        {
+            frame.pending_bytes = 0;
+            self.work.submit(Arc::clone(&frame.dir), std::mem::take(&mut frame.pending));
+        }
+    }
+
+    /// Something that only the destination has.
+    fn extra(&mut self, j: usize, key: Vec<u8>, ahead: Ahead<'r>) {
+        let Some(frame) = self.frames.last() else { return };
+        let Some(listing) = &frame.dest else { return };
+        // What the source has under that name could not be read: it may be the same.
+        let unknown = frame.source.as_ref().is_some_and(|source| source.unknown.iter().any(|(name, _)| **name == *listing.name(j)));
+        if !self.cx.options.delete || unknown {
+            return self.hold();
+        }
+        let meta = listing.item(j).meta;
+        let doomed = Doomed { key, kind: meta.kind, size: meta.size, ino: meta.ino, mtime: meta.mtime };
+        if meta.kind != Kind::Dir {
+            return self.doom(doomed);
+        }
+        let Some(endpoint) = self.cx.dest else { return };
+        match ahead.dest.map_or_else(|| endpoint.list(&doomed.key), |wanted| wanted.take()) {
+            Ok(listing) => {
+                let dir = Arc::new(Dir::new(&doomed.key, Some(Arc::clone(&frame.dir)), None, Some(meta), self.cx));
+                let scope = frame.scope.clone();
+                self.push(dir, None, Some(listing), &scope, Some(doomed));
+            }
+            Err(error) => {
+                self.incomplete = true;
+                self.cx.fail(error);
+                self.hold();
+            }
+        }
+    }
+
+    fn doom(&mut self, doomed: Doomed) {
+        let Some(frame) = self.frames.last() else { return };
+        let restore = frame.dir.like.filter(|_| self.cx.rules.keep.times).map(|like| like.mtime);
+        if let Err(error) = self.graveyard.push(&doomed, restore) {
+            // Without a full list of deletions none is made.
+            self.incomplete = true;
+            self.cx.fail(SyncError::io(&error, "note deletions in", std::env::temp_dir()));
+        }
+    }
+
+    /// All rows of the innermost directory are done.
+    fn leave(&mut self) {
+        self.flush();
+        let Some(frame) = self.frames.pop() else { return };
+        if frame.doomed.is_none() {
+            self.clean_up(&frame.dir, frame.dest.as_ref(), &frame.resumable);
+        }
+        match frame.doomed {
+            Some(_) if frame.holds => self.hold(),
+            Some(doomed) => self.doom(doomed),
+            None => {}
+        }
+    }
+
+    fn clean_up(&self, dir: &Dir<'r>, dest: Option<&Listing>, wanted: &[Op]) {
+        if let (false, Some(lane), Some(listing)) = (self.cx.dry_run(), self.cx.lane, dest)
+            && !listing.leftovers.is_empty()
+        {
+            self.cx.log(Level::Info, &format!("{} temporary files of an earlier run found", listing.leftovers.len()));
+            lane.clean_up(dir, &listing.leftovers, wanted);
+        }
+    }
+
+    /// Asks for the listings of child directories that come next.
+    fn look_ahead(&mut self) {
+        let cx = self.cx;
+        let Some(frame) = self.frames.last_mut() else { return };
+        if frame.asked_to >= frame.rows.len() || frame.ahead.len() > AHEAD / 2 {
+            return;
+        }
+        let mut soon = Vec::new();
+        frame.asked_to = frame.asked_to.max(frame.next);
+        while frame.asked_to < frame.rows.len() && frame.ahead.len() < AHEAD {
+            let (index, row) = (frame.asked_to, frame.rows[frame.asked_to]);
+            frame.asked_to += 1;
+            let (from, to) = (frame.source_kind(row) == Some(Kind::Dir), frame.dest_kind(row) == Some(Kind::Dir));
+            if !from && !(to && cx.options.delete) {
+                continue;
+            }
+            let name = match (row.source, row.dest, &frame.source, &frame.dest) {
+                (Some(i), _, Some(listing), _) => listing.name(i as usize),
+                (None, Some(j), _, Some(listing)) => listing.name(j as usize),
+                _ => continue,
+            };
+            let key = child_key(&frame.dir.key, name);
+            if !frame.scope.is_empty() && frame.scope.check(&key, true).hidden {
+                continue;
+            }
+            let mut ahead = Ahead::default();
+            if from {
+                ahead.source = Some(Wanted::new(cx.source, key.clone(), self.ahead));
+            }
+            if let (true, Some(dest)) = (to, cx.dest) {
+                ahead.dest = Some(Wanted::new(dest, key, self.ahead));
+            }
+            soon.extend([&ahead.source, &ahead.dest].into_iter().flatten().cloned());
+            frame.ahead.push_back((index, ahead));
+        }
+        if !soon.is_empty() {
+            self.work.pool.want(soon.into_iter());
+        }
+    }
+
+    fn dest_path(&self, key: &[u8]) -> Vec<u8> {
+        self.cx.dest.map_or_else(|| key.to_vec(), |dest| dest.path_of(key))
+    }
+}
+
+fn in_the_way_error(what: &str) -> SyncError {
+    SyncError::new(ErrorKind::AlreadyExists, format!("{what} stands in the way"))
+}

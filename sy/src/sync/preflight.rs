@@ -1,0 +1,262 @@
+//! What can be known before the first write: what the two paths mean, and whether the run makes sense at all.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::io::Errno;
+
+use super::control::Control;
+use super::plan::Start;
+use crate::cli::{Links, Options};
+use crate::error::{ErrorKind, Result, SyncError};
+use crate::path::{Scheme, SyncPath};
+use crate::transport::local::{Follow, LocalEndpoint};
+use crate::transport::{Endpoint, Kind, Listing, Meta};
+
+/// Both sides, open.
+#[derive(Debug)]
+pub struct Sides {
+    pub source: LocalEndpoint,
+    /// `None` in a dry run into a destination that does not exist.
+    pub dest: Option<LocalEndpoint>,
+    start: Intent,
+}
+
+#[derive(Debug)]
+enum Intent {
+    Contents { made: bool },
+    One { name: Vec<u8>, as_name: Option<Vec<u8>> },
+}
+
+/// Options that no pair of local paths can honour.
+pub fn check_options(source: &SyncPath, dest: &SyncPath, options: &Options) -> Result<()> {
+    for path in [source, dest] {
+        let storage = match &path.scheme {
+            Scheme::Local => continue,
+            Scheme::Ssh { .. } => "SSH hosts",
+            Scheme::S3 { .. } => "S3 buckets",
+            Scheme::Gcs { .. } => "Google Cloud Storage buckets",
+            Scheme::Azure { .. } => "Azure containers",
+            Scheme::OpenDal { .. } => "OpenDAL services",
+        };
+        return Err(SyncError::unsupported(format!("this version of sypy syncs local paths only, not yet {storage}"))
+            .at("open", path.to_bytes())
+            .hint("a local name with a colon can be written ./NAME"));
+    }
+    for (set, name, why) in [
+        (options.compress, "compress", "nothing travels over a wire between two local paths"),
+        (options.daemon_auto, "daemon_auto", "there is no connection to keep between two local paths"),
+        (options.bidirectional, "bidirectional", "this version of sypy syncs one way only"),
+        (options.conflict_resolve != Options::default().conflict_resolve, "conflict_resolve", "this version of sypy syncs one way only"),
+    ] {
+        if set {
+            return Err(SyncError::unsupported(format!("{name} can't be honoured: {why}")));
+        }
+    }
+    let exclusive = [(options.checksum, "checksum"), (options.size_only, "size_only"), (options.ignore_times, "ignore_times")];
+    let chosen: Vec<&str> = exclusive.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
+    if chosen.len() > 1 {
+        return Err(SyncError::config(format!("{} exclude each other", chosen.join(" and "))));
+    }
+    if options.existing && options.ignore_existing {
+        return Err(SyncError::config("existing and ignore_existing together leave nothing to do"));
+    }
+    for (set, name, needs, has) in [
+        (options.unsafe_links, "unsafe_links", "links=\"follow\"", options.links == Links::Follow),
+        (options.force_delete, "force_delete", "delete", options.delete),
+        (options.max_delete.is_some(), "max_delete", "delete", options.delete),
+        (options.trash, "trash", "delete", options.delete),
+    ] {
+        if set && !has {
+            return Err(SyncError::config(format!("{name} does nothing without {needs}")));
+        }
+    }
+    if options.bwlimit.is_some_and(|rate| rate.0 == 0) {
+        return Err(SyncError::config("bwlimit must be more than 0 bytes per second").hint("leave it out for no limit"));
+    }
+    if options.parallel == Some(0) {
+        return Err(SyncError::config("parallel must be 1 or more"));
+    }
+    if options.delete_threshold > 100 {
+        return Err(SyncError::config("delete_threshold must be a percentage from 0 to 100"));
+    }
+    if let (Some(min), Some(max)) = (options.min_size, options.max_size)
+        && min > max
+    {
+        return Err(SyncError::config("min_size is larger than max_size"));
+    }
+    Ok(())
+}
+
+/// Opens both sides, making the destination, after everything that can be checked has been.
+pub fn open(source: &SyncPath, dest: &SyncPath, options: &Options, control: &Control) -> Result<Sides> {
+    let follow = match (options.links, options.unsafe_links) {
+        (Links::Follow, true) => Follow::Anywhere,
+        (Links::Follow, false) => Follow::Within,
+        _ => Follow::Never,
+    };
+    let (Some(from), Some(to)) = (source.as_local(), dest.as_local()) else {
+        return Err(SyncError::unsupported("only local paths"));
+    };
+    let contents = source.has_trailing_slash() || !matches!(from.components().next_back(), Some(Component::Normal(_)));
+    let (root, one) = if contents {
+        (from.to_path_buf(), None)
+    } else {
+        let name = from.file_name().unwrap_or_default().as_bytes().to_vec();
+        (from.parent().unwrap_or(Path::new("")).to_path_buf(), Some(name))
+    };
+    let opened = LocalEndpoint::open(&root, follow).map_err(|errno| missing_source(errno, from))?;
+    let found = match &one {
+        Some(name) => Some(opened.stat(b"", name)?.ok_or_else(|| missing_source(Errno::NOENT, from))?.0),
+        None => None,
+    };
+    let what = found.map_or(Kind::Dir, |meta| meta.kind);
+    let dest_state = match rustix::fs::stat(to) {
+        Ok(state) if rustix::fs::FileType::from_raw_mode(state.st_mode).is_dir() => State::Directory,
+        Ok(_) => State::Other,
+        Err(Errno::NOENT) => State::Absent,
+        Err(errno) => return Err(SyncError::os(errno, "open the destination", &dest.path)),
+    };
+    // A single file takes the destination's very name, unless that is, or is written as, a directory.
+    let renamed = what != Kind::Dir && !dest.has_trailing_slash() && dest_state != State::Directory && to.file_name().is_some();
+    if dest_state == State::Other && !renamed {
+        return Err(SyncError::new(ErrorKind::AlreadyExists, "the destination is not a directory").at("write to", &dest.path));
+    }
+    let (dest_root, as_name) = if renamed {
+        (to.parent().unwrap_or(Path::new("")).to_path_buf(), to.file_name().map(|name| name.as_bytes().to_vec()))
+    } else {
+        (to.to_path_buf(), None)
+    };
+    let source_real = real(opened.real_path(), one.as_deref());
+    let dest_real = real(&absolute(&dest_root)?, as_name.as_deref().or(one.as_deref()));
+    refuse_overlap(&source_real, &dest_real, what, dest)?;
+    if control.should_stop() {
+        return Err(SyncError::cancelled());
+    }
+    let existed = LocalEndpoint::open(&dest_root, Follow::Never);
+    let (dest, made) = match existed {
+        Ok(endpoint) => (Some(endpoint), false),
+        Err(Errno::NOENT) if options.dry_run => (None, true),
+        Err(Errno::NOENT) => {
+            std::fs::create_dir_all(&dest_root).map_err(|error| SyncError::io(&error, "create", &dest_root))?;
+            (
+                Some(
+                    LocalEndpoint::open(&dest_root, Follow::Never)
+                        .map_err(|errno| SyncError::os(errno, "open", dest_root.as_os_str().as_bytes()))?,
+                ),
+                true,
+            )
+        }
+        Err(errno) => return Err(SyncError::os(errno, "open the destination", dest_root.as_os_str().as_bytes())),
+    };
+    let start = match one {
+        None => Intent::Contents { made },
+        Some(name) => Intent::One { name, as_name },
+    };
+    Ok(Sides { source: opened, dest, start })
+}
+
+#[derive(PartialEq)]
+enum State {
+    Absent,
+    Directory,
+    Other,
+}
+
+impl Sides {
+    /// Where the walk begins.
+    pub fn start(&self) -> Result<Start> {
+        match &self.start {
+            Intent::Contents { made } => Ok(Start::Contents {
+                source: self.source.root_meta()?,
+                dest: match &self.dest {
+                    Some(dest) if !made => Some(dest.root_meta()?),
+                    _ => None,
+                },
+            }),
+            Intent::One { name, as_name } => {
+                let (source, _) =
+                    single(&self.source, name, name)?.ok_or_else(|| missing_source(Errno::NOENT, Path::new(OsStr::from_bytes(name))))?;
+                let dest = match &self.dest {
+                    Some(dest) => single(dest, as_name.as_ref().unwrap_or(name), name)?,
+                    None => None,
+                };
+                let dest = dest.map_or_else(Listing::default, |(listing, _)| listing);
+                Ok(Start::One { source, dest, rename: as_name.clone().filter(|other| other != name).map(Vec::into_boxed_slice) })
+            }
+        }
+    }
+
+    /// The key of the backup folder, if that stands below the destination.
+    pub fn backup_key(&self, options: &Options) -> Option<Vec<u8>> {
+        let (dir, dest) = (options.backup_dir.as_ref()?, self.dest.as_ref()?);
+        let root = Path::new(OsStr::from_bytes(dest.real_path()));
+        let folder = PathBuf::from(OsStr::from_bytes(&absolute(&root.join(dir)).ok()?));
+        let key = folder.strip_prefix(root).ok()?.as_os_str().as_bytes().to_vec();
+        (!key.is_empty()).then_some(key)
+    }
+}
+
+/// A listing of one entry, under the name that it goes by in the run.
+fn single(endpoint: &LocalEndpoint, name: &[u8], known_as: &[u8]) -> Result<Option<(Listing, Meta)>> {
+    let Some((meta, target)) = endpoint.stat(b"", name)? else { return Ok(None) };
+    let mut listing = Listing::default();
+    listing.push(known_as, meta, target);
+    Ok(Some((listing, meta)))
+}
+
+fn missing_source(errno: Errno, path: &Path) -> SyncError {
+    SyncError::os(errno, "open the source", path.as_os_str().as_bytes())
+}
+
+fn real(root: &[u8], name: Option<&[u8]>) -> PathBuf {
+    let root = Path::new(OsStr::from_bytes(root));
+    name.map_or_else(|| root.to_path_buf(), |name| root.join(OsStr::from_bytes(name)))
+}
+
+/// The path without links, as far as it exists; the rest as written.
+fn absolute(path: &Path) -> Result<Vec<u8>> {
+    let fail = |error: std::io::Error| SyncError::io(&error, "find", path);
+    let whole = std::path::absolute(path).map_err(fail)?;
+    let mut rest = Vec::new();
+    let mut at = whole.as_path();
+    loop {
+        match at.canonicalize() {
+            Ok(mut found) => {
+                found.extend(rest.iter().rev());
+                return Ok(found.into_os_string().into_encoded_bytes());
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => match (at.parent(), at.file_name()) {
+                (Some(parent), Some(name)) => {
+                    rest.push(name);
+                    at = parent;
+                }
+                _ => return Err(fail(error)),
+            },
+            Err(error) => return Err(fail(error)),
+        }
+    }
+}
+
+/// Neither side may be, or lie within, the other.
+fn refuse_overlap(source: &Path, dest: &Path, what: Kind, named: &SyncPath) -> Result<()> {
+    let refuse = |how: &str| Err(SyncError::config(format!("the destination {how}")).at("sync into", &named.path));
+    let id = |path: &Path| rustix::fs::lstat(path).ok().map(|s| (s.st_dev, s.st_ino));
+    let same = |a: &Path, b: &Path| a == b || id(a).is_some() && id(a) == id(b);
+    if what != Kind::Dir {
+        // Two names of one file may be what the user has; the same name is not.
+        return if source == dest { refuse("is the source") } else { Ok(()) };
+    }
+    if same(source, dest) {
+        return refuse("is the source");
+    }
+    // By identity, not only by name: a bind mount gives a directory a second path.
+    if dest.ancestors().skip(1).any(|up| same(up, source)) {
+        return refuse("lies within the source");
+    }
+    if source.ancestors().skip(1).any(|up| same(up, dest)) {
+        return refuse("holds the source");
+    }
+    Ok(())
+}

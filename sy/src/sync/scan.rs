@@ -1,0 +1,81 @@
+//! Directory listings, read ahead by the workers while the planner is busy with others.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use crate::error::{Result, SyncError};
+use crate::transport::{Endpoint, Listing};
+
+/// Listings that are ready but not yet wanted hold at most this many entries.
+pub const READ_AHEAD: usize = 32_768;
+
+/// One directory that will be wanted soon.
+pub struct Wanted<'r> {
+    endpoint: &'r dyn Endpoint,
+    key: Vec<u8>,
+    state: Mutex<State>,
+    ready: Condvar,
+    /// Entries that are ready and not yet taken, over all listings of the run.
+    ahead: &'r AtomicUsize,
+}
+
+enum State {
+    Waiting,
+    Running,
+    Ready(Result<Listing>),
+    Taken,
+}
+
+impl<'r> Wanted<'r> {
+    pub fn new(endpoint: &'r dyn Endpoint, key: Vec<u8>, ahead: &'r AtomicUsize) -> Arc<Self> {
+        Arc::new(Self { endpoint, key, state: Mutex::new(State::Waiting), ready: Condvar::new(), ahead })
+    }
+
+    /// Reads the directory, unless somebody else does or did.
+    pub fn read(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !matches!(*state, State::Waiting) {
+            return;
+        }
+        *state = State::Running;
+        drop(state);
+        let listing = self.endpoint.list(&self.key);
+        self.ahead.fetch_add(weight(&listing), Relaxed);
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::Ready(listing);
+        self.ready.notify_one();
+    }
+
+    /// The listing: read now if nobody has begun to, else waited for.
+    pub fn take(&self) -> Result<Listing> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match std::mem::replace(&mut *state, State::Taken) {
+                State::Waiting => {
+                    drop(state);
+                    return self.endpoint.list(&self.key);
+                }
+                State::Running => {
+                    *state = State::Running;
+                    state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
+                State::Ready(listing) => {
+                    self.ahead.fetch_sub(weight(&listing), Relaxed);
+                    return listing;
+                }
+                State::Taken => return Err(SyncError::cancelled()),
+            }
+        }
+    }
+}
+
+impl Drop for Wanted<'_> {
+    fn drop(&mut self) {
+        if let State::Ready(listing) = &*self.state.lock().unwrap_or_else(PoisonError::into_inner) {
+            self.ahead.fetch_sub(weight(listing), Relaxed);
+        }
+    }
+}
+
+fn weight(listing: &Result<Listing>) -> usize {
+    listing.as_ref().map_or(1, |listing| listing.len() + 16)
+}

@@ -1,0 +1,51 @@
+//! What S3, GCS and Azure have in common: the HTTP client.
+
+use crate::SyncError;
+use crate::transport::config::{Url, config};
+
+config! {
+    /// How the HTTP client of an object store behaves. Times are in seconds.
+    CloudClientOptions;
+    /// Idle connections kept for each host.
+    pool_max_idle_per_host: u64 = 50;
+    /// An idle connection is closed after this long.
+    pool_idle_timeout_secs: u64 = 30;
+    connect_timeout_secs: u64 = 5;
+    /// For one request, its body included.
+    request_timeout_secs: u64 = 60;
+    max_retries: u64 = 3;
+    /// No retry is begun later than this after the first try.
+    retry_timeout_secs: u64 = 15;
+    /// Plain HTTP is refused unless this is set.
+    allow_http: bool = false;
+    proxy_url: Option<Url> = None;
+    /// PEM file with the certificates to trust beside the system's.
+    ca_bundle: Option<std::path::PathBuf> = None;
+    user_agent: Option<String> = None;
+    /// Connections at a time, to all hosts together.
+    max_connections: Option<u64> = None;
+    validate(this) {
+        for (name, value) in [
+            ("connect_timeout_secs", this.connect_timeout_secs),
+            ("request_timeout_secs", this.request_timeout_secs),
+            ("max_connections", this.max_connections.unwrap_or(1)),
+        ] {
+            if value == 0 {
+                return Err(SyncError::config(format!("{name} must be at least 1")));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl CloudClientOptions {
+    /// Many connections, and time for large bodies.
+    pub fn high_throughput() -> Self {
+        Self { pool_max_idle_per_host: 100, request_timeout_secs: 120, max_retries: 3, ..Self::default() }
+    }
+
+    /// Few connections, and an early error instead of a long wait.
+    pub fn low_latency() -> Self {
+        Self { pool_max_idle_per_host: 20, request_timeout_secs: 30, max_retries: 2, ..Self::default() }
+    }
+}

@@ -1,0 +1,94 @@
+//! What the planner asks of storage: the operations of a run, and the trait that carries them out.
+
+use super::{Kind, Meta, Time};
+use crate::error::Result;
+use crate::sync::{Dir, Reason};
+
+/// What is to be done about one entry of a directory that is not a directory itself.
+#[derive(Debug, Clone)]
+pub struct Op {
+    pub name: Box<[u8]>,
+    /// Its name in the source, where that is another.
+    pub source_name: Option<Box<[u8]>>,
+    pub source: Meta,
+    pub target: Option<Box<[u8]>>,
+    /// What the destination has under that name.
+    pub dest: Option<Meta>,
+    pub what: What,
+    pub reason: Reason,
+}
+
+impl Op {
+    pub fn source_name(&self) -> &[u8] {
+        self.source_name.as_deref().unwrap_or(&self.name)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// Put the source's content in place.
+    Copy,
+    /// Copy if the contents differ.
+    CopyIfDifferent,
+    /// Only metadata differs.
+    Metadata,
+    /// Nothing that a listing shows differs; attributes and access lists may.
+    Attributes,
+    /// Nothing to do but to remove the source.
+    Nothing,
+}
+
+/// What came of an `Op`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    Created,
+    Updated,
+    Metadata,
+    Same,
+}
+
+/// An entry that is to be removed from the destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doomed {
+    pub key: Vec<u8>,
+    pub kind: Kind,
+    pub size: u64,
+    pub ino: u64,
+    pub mtime: Time,
+}
+
+/// Carries actions out between two endpoints. Called from several threads at a time.
+pub trait Lane: Send + Sync {
+    /// Brings one entry over. The destination has either all of the old or all of the new, whatever happens.
+    fn apply(&self, dir: &Dir<'_>, op: &Op) -> Result<Applied>;
+
+    /// Would `apply` change anything? For dry runs; reads but never writes.
+    fn examine(&self, dir: &Dir<'_>, op: &Op) -> Result<Applied>;
+
+    /// The state of the source now, for another try.
+    fn refresh(&self, dir: &Dir<'_>, op: &mut Op) -> Result<()>;
+
+    /// Makes the directory, atomically in place of what `replaced` describes.
+    fn make_dir(&self, parent: &Dir<'_>, name: &[u8], source: &Meta, replaced: Option<&Meta>) -> Result<()>;
+
+    /// Everything in the directory is done: sets its own metadata. Returns whether it had to.
+    fn finish_dir(&self, dir: &Dir<'_>) -> Result<bool>;
+
+    /// Makes `op` another name of the file at `leader`. `None`: the leader is not there, so the file has to be copied.
+    fn hard_link(&self, dir: &Dir<'_>, op: &Op, leader: &[u8]) -> Result<Option<Applied>>;
+
+    /// Removes the source's file if its copy is in place and it is still what was copied.
+    fn remove_source(&self, dir: &Dir<'_>, op: &Op) -> Result<()>;
+
+    /// Removes entries of one directory, all files or all directories; `report` hears of each.
+    fn remove(&self, dir_key: &[u8], doomed: &[Doomed], report: &mut dyn FnMut(&Doomed, Result<()>));
+
+    /// Sets the modification time of a directory of the destination, after deletions in it.
+    fn touch_dir(&self, key: &[u8], mtime: Time) -> Result<()>;
+
+    /// A temporary file that an earlier run left in a directory of the destination. `wanted` are those to keep.
+    fn clean_up(&self, dir: &Dir<'_>, leftovers: &[Box<[u8]>], wanted: &[Op]);
+
+    /// Has everything on disk.
+    fn sync_all(&self) -> Result<()>;
+}

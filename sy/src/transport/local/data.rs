@@ -1,0 +1,274 @@
+//! Moves the bytes of one file: reflink, then `copy_file_range`, then read and write, as the file systems allow.
+
+use std::cell::RefCell;
+use std::os::fd::BorrowedFd;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
+
+use crate::sync::Control;
+use crate::transport::Meta;
+
+/// Up to this size one read and one write cost less than asking the kernel to copy.
+const SMALL: u64 = 128 << 10;
+const BUFFER: usize = 256 << 10;
+/// Kernel copies go in pieces, so that a run can be cancelled and progress be seen.
+const PIECE: u64 = 8 << 20;
+
+thread_local! {
+    static BUFFERS: RefCell<(Vec<u8>, Vec<u8>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+}
+
+/// Why content did not arrive. Which side failed decides how the failure is described.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    Read(Errno),
+    Write(Errno),
+    Cancelled,
+}
+
+type Result<T> = std::result::Result<T, Failure>;
+
+/// What a pair of file systems can do for a copy, found out by trying.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Ways {
+    devices: (u64, u64),
+    clone: bool,
+    kernel: bool,
+}
+
+/// Copies contents within the limits of a run.
+#[derive(Debug)]
+pub struct Copier {
+    ways: Mutex<Vec<Ways>>,
+    limiter: Option<Limiter>,
+    /// Keep holes.
+    sparse: bool,
+}
+
+impl Copier {
+    pub fn new(bytes_per_second: Option<u64>, sparse: bool) -> Self {
+        Self { ways: Mutex::default(), limiter: bytes_per_second.map(Limiter::new), sparse }
+    }
+
+    /// Copies `source` (as `meta` describes it) to the empty or, up to `from`, already written file `dest`.
+    /// Returns the bytes that came; fewer or more than `meta.size` means that the source changed.
+    pub fn copy(
+        &self,
+        source: BorrowedFd<'_>,
+        meta: &Meta,
+        dest: BorrowedFd<'_>,
+        dest_dev: u64,
+        from: u64,
+        control: &Control,
+    ) -> Result<u64> {
+        let ways = self.ways(meta.dev, dest_dev);
+        let holes = meta.allocated < meta.size;
+        if ways.clone && from == 0 && meta.size >= SMALL && (self.sparse || !holes) && self.limiter.is_none() {
+            match rustix::fs::ioctl_ficlone(dest, source) {
+                Ok(()) => {
+                    control.bytes.fetch_add(meta.size, Relaxed);
+                    return Ok(meta.size);
+                }
+                Err(Errno::NOSPC | Errno::DQUOT) => return Err(Failure::Write(Errno::NOSPC)),
+                Err(Errno::IO) => return Err(Failure::Read(Errno::IO)),
+                Err(_) => self.learn(Ways { clone: false, ..ways }),
+            }
+        }
+        if holes && self.sparse && from == 0 {
+            return self.copy_sparse(source, meta, dest, ways, control);
+        }
+        if meta.size > SMALL && ways.kernel && !(holes && !self.sparse) {
+            return self.copy_range(source, dest, ways, from, meta.size, control);
+        }
+        self.copy_buffered(source, dest, from, meta.size, control)
+    }
+
+    fn ways(&self, source: u64, dest: u64) -> Ways {
+        let mut known = self.ways.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(ways) = known.iter().find(|ways| ways.devices == (source, dest)) {
+            return *ways;
+        }
+        let ways = Ways { devices: (source, dest), clone: source == dest, kernel: true };
+        known.push(ways);
+        ways
+    }
+
+    fn learn(&self, ways: Ways) {
+        let mut known = self.ways.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(old) = known.iter_mut().find(|old| old.devices == ways.devices) {
+            *old = ways;
+        }
+    }
+
+    /// Data segments only; what lies between them stays a hole.
+    fn copy_sparse(&self, source: BorrowedFd<'_>, meta: &Meta, dest: BorrowedFd<'_>, ways: Ways, control: &Control) -> Result<u64> {
+        rustix::fs::ftruncate(dest, meta.size).map_err(Failure::Write)?;
+        let mut at = 0;
+        while at < meta.size {
+            let start = match rustix::fs::seek(source, SeekFrom::Data(at)) {
+                Ok(start) => start,
+                Err(Errno::NXIO) => break,
+                Err(Errno::INVAL | Errno::OPNOTSUPP) => return self.copy_range(source, dest, ways, 0, meta.size, control),
+                Err(errno) => return Err(Failure::Read(errno)),
+            };
+            let end = rustix::fs::seek(source, SeekFrom::Hole(start)).map_err(Failure::Read)?.min(meta.size);
+            control.bytes.fetch_add(start.min(meta.size) - at, Relaxed);
+            if start >= meta.size {
+                at = meta.size;
+                break;
+            }
+            let copied = if end - start > SMALL && ways.kernel {
+                self.copy_range(source, dest, ways, start, end, control)?
+            } else {
+                self.copy_buffered(source, dest, start, end, control)?
+            };
+            if copied < end {
+                return Ok(copied);
+            }
+            at = end;
+        }
+        control.bytes.fetch_add(meta.size - at, Relaxed);
+        Ok(meta.size)
+    }
+
+    /// The kernel moves the bytes; returns where it stopped.
+    fn copy_range(&self, source: BorrowedFd<'_>, dest: BorrowedFd<'_>, ways: Ways, from: u64, to: u64, control: &Control) -> Result<u64> {
+        let (mut read_at, mut write_at) = (from, from);
+        while read_at < to {
+            let piece = self.allowance((to - read_at).min(PIECE), control)?;
+            match rustix::fs::copy_file_range(source, Some(&mut read_at), dest, Some(&mut write_at), piece as usize) {
+                Ok(0) => return Ok(read_at),
+                Ok(n) => {
+                    control.bytes.fetch_add(n as u64, Relaxed);
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::XDEV | Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP | Errno::PERM) => {
+                    self.learn(Ways { kernel: false, ..ways });
+                    return self.copy_buffered(source, dest, read_at, to, control);
+                }
+                // The call does not say which side failed; reading by hand will.
+                Err(_) => return self.copy_buffered(source, dest, read_at, to, control),
+            }
+        }
+        Ok(read_at)
+    }
+
+    fn copy_buffered(&self, source: BorrowedFd<'_>, dest: BorrowedFd<'_>, from: u64, to: u64, control: &Control) -> Result<u64> {
+        BUFFERS.with_borrow_mut(|(buffer, _)| {
+            buffer.resize(BUFFER, 0);
+            let mut at = from;
+            while at < to {
+                let want = self.allowance((to - at).min(BUFFER as u64), control)? as usize;
+                let n = retry(|| rustix::io::pread(source, &mut buffer[..want], at)).map_err(Failure::Read)?;
+                if n == 0 {
+                    break;
+                }
+                let mut written = 0;
+                while written < n {
+                    match retry(|| rustix::io::pwrite(dest, &buffer[written..n], at + written as u64)).map_err(Failure::Write)? {
+                        0 => return Err(Failure::Write(Errno::NOSPC)),
+                        more => written += more,
+                    }
+                }
+                at += n as u64;
+                control.bytes.fetch_add(n as u64, Relaxed);
+            }
+            Ok(at)
+        })
+    }
+
+    /// Waits until bytes may flow; returns how many.
+    fn allowance(&self, want: u64, control: &Control) -> Result<u64> {
+        if control.should_stop() {
+            return Err(Failure::Cancelled);
+        }
+        match &self.limiter {
+            Some(limiter) => limiter.take(want, control),
+            None => Ok(want),
+        }
+    }
+}
+
+/// Where two files first differ, reading both; `None` if nowhere up to `size`.
+pub fn first_difference(a: BorrowedFd<'_>, b: BorrowedFd<'_>, size: u64, control: &Control) -> Result<(Option<u64>, u64)> {
+    BUFFERS.with_borrow_mut(|(x, y)| {
+        x.resize(BUFFER, 0);
+        y.resize(BUFFER, 0);
+        let mut at = 0;
+        while at < size {
+            if control.should_stop() {
+                return Err(Failure::Cancelled);
+            }
+            let want = (size - at).min(BUFFER as u64) as usize;
+            let n = read_full(a, &mut x[..want], at).map_err(Failure::Read)?;
+            let m = read_full(b, &mut y[..want], at).map_err(Failure::Write)?;
+            let same = n.min(m);
+            if x[..same] != y[..same] {
+                let offset = x[..same].iter().zip(&y[..same]).take_while(|(p, q)| p == q).count();
+                return Ok((Some(at + offset as u64), at + want as u64));
+            }
+            if n < want || m < want {
+                return Ok(((n != m).then_some(at + same as u64), at + want as u64));
+            }
+            at += want as u64;
+        }
+        Ok((None, size))
+    })
+}
+
+fn read_full(fd: BorrowedFd<'_>, buffer: &mut [u8], at: u64) -> std::result::Result<usize, Errno> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match retry(|| rustix::io::pread(fd, &mut buffer[filled..], at + filled as u64))? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    Ok(filled)
+}
+
+fn retry<T>(mut call: impl FnMut() -> std::result::Result<T, Errno>) -> std::result::Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// A token bucket shared by all transfers of a run: each piece is let through when the ones before it are paid for.
+#[derive(Debug)]
+struct Limiter {
+    rate: u64,
+    started: Instant,
+    /// Nanoseconds after `started` at which all that was let through so far is paid for.
+    paid_until: AtomicU64,
+}
+
+impl Limiter {
+    fn new(rate: u64) -> Self {
+        Self { rate: rate.max(1), started: Instant::now(), paid_until: AtomicU64::new(0) }
+    }
+
+    fn take(&self, want: u64, control: &Control) -> Result<u64> {
+        // A tenth of a second's worth at most, so that the flow is even and can be stopped.
+        let piece = want.min((self.rate / 10).max(1));
+        let price = (u128::from(piece) * 1_000_000_000 / u128::from(self.rate)) as u64;
+        let now = self.started.elapsed().as_nanos() as u64;
+        let before = self.paid_until.fetch_update(Relaxed, Relaxed, |until| Some(until.max(now) + price)).unwrap_or(now);
+        let mut wait = Duration::from_nanos(before.saturating_sub(now));
+        while !wait.is_zero() {
+            if control.should_stop() {
+                return Err(Failure::Cancelled);
+            }
+            let nap = wait.min(Duration::from_millis(50));
+            std::thread::sleep(nap);
+            wait -= nap;
+        }
+        Ok(piece)
+    }
+}

@@ -1,0 +1,103 @@
+//! Lists one directory: names and metadata, in key order, with two system calls an entry at most.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use rustix::fs::{FileType, OFlags, RawDir};
+use rustix::io::Errno;
+
+use super::root::{Follow, Root, stat_at, stat_fd};
+use super::temp::{Ours, ours};
+use crate::error::{ErrorKind, Result, SyncError};
+use crate::transport::{Kind, Listing, Meta, Time};
+
+const BUFFER: usize = 64 << 10;
+/// Seconds after which a temporary file that was made elsewhere is taken to be left behind.
+const ABANDONED: i64 = 24 * 3600;
+
+/// Lists the directory at `key`. The first error ends it: a listing is whole or it is none.
+pub fn list(root: &Root, key: &[u8]) -> Result<Listing> {
+    let fail = |errno| SyncError::os(errno, "list", root.path_of(key));
+    let dir = root.open_dir(key).map_err(fail)?;
+    let mut names: Vec<(u64, u32, u32)> = Vec::new();
+    let mut arena: Vec<u8> = Vec::new();
+    let mut leftovers: Vec<Box<[u8]>> = Vec::new();
+    {
+        let mut buffer = [const { MaybeUninit::uninit() }; BUFFER];
+        let mut entries = RawDir::new(dir.as_fd(), &mut buffer);
+        while let Some(entry) = entries.next() {
+            let entry = entry.map_err(fail)?;
+            let name = entry.file_name().to_bytes();
+            if name == b"." || name == b".." {
+                continue;
+            }
+            match ours(name) {
+                Some(Ours::InUse) => continue,
+                Some(Ours::Foreign) => {
+                    if stat_at(dir.as_fd(), name).is_ok_and(|meta| meta.ctime.seconds < Time::now().seconds - ABANDONED) {
+                        leftovers.push(name.into());
+                    }
+                    continue;
+                }
+                Some(Ours::Leftover | Ours::Part) if entry.file_type() != FileType::Directory => {
+                    leftovers.push(name.into());
+                    continue;
+                }
+                _ => {}
+            }
+            names.push((entry.ino(), arena.len() as u32, name.len() as u32));
+            arena.extend_from_slice(name);
+        }
+    }
+    // Inode order is the order on disk: a cold cache is read in one sweep.
+    names.sort_unstable();
+    let mut listing = Listing::with_capacity(names.len(), arena.len());
+    listing.leftovers = leftovers;
+    for (_, start, length) in names {
+        let name = &arena[start as usize..][..length as usize];
+        match stat(root, key, dir.as_fd(), name) {
+            Ok((meta, target)) => listing.push(name, meta, target),
+            // It went away since its name was read: it is not here.
+            Err(error) if error.kind == ErrorKind::NotFound && error.hint.is_none() => {}
+            Err(error) => listing.unknown.push((name.into(), error)),
+        }
+    }
+    listing.sort();
+    listing.handle = Some(Arc::new(dir));
+    Ok(listing)
+}
+
+/// The metadata of one name, and the target of a link that is not followed.
+pub fn stat(root: &Root, dir_key: &[u8], dir: BorrowedFd<'_>, name: &[u8]) -> Result<(Meta, Option<Box<[u8]>>)> {
+    let fail = |errno| SyncError::os(errno, "read", root.path_of(&super::child_key(dir_key, name)));
+    let meta = stat_at(dir, name).map_err(fail)?;
+    if meta.kind != Kind::Symlink {
+        return Ok((meta, None));
+    }
+    if root.follow() == Follow::Never {
+        let target = rustix::fs::readlinkat(dir, name, Vec::new()).map_err(fail)?;
+        return Ok((meta, Some(target.into_bytes().into_boxed_slice())));
+    }
+    let key = super::child_key(dir_key, name);
+    let followed = root.open(&key, OFlags::PATH | OFlags::CLOEXEC).and_then(|fd| stat_fd(fd.as_fd()));
+    match followed {
+        Ok(meta) => Ok((meta, None)),
+        Err(Errno::XDEV) => Err(SyncError::new(ErrorKind::PermissionDenied, "the symbolic link leads out of the source")
+            .at("follow", root.path_of(&key))
+            .hint("unsafe_links (--unsafe-links) allows that")),
+        Err(Errno::NOENT) => Err(fail(Errno::NOENT).hint("the symbolic link points to nothing")),
+        Err(Errno::LOOP) => Err(SyncError::new(ErrorKind::Io, "the symbolic link leads to itself").at("follow", root.path_of(&key))),
+        Err(errno) => Err(fail(errno)),
+    }
+}
+
+/// How exactly the file system keeps modification times, in nanoseconds.
+pub fn mtime_precision(dir: BorrowedFd<'_>) -> u64 {
+    const MSDOS: u64 = 0x4d44;
+    const EXFAT: u64 = 0x2011_bab0;
+    match rustix::fs::fstatfs(dir).map(|s| s.f_type as u64) {
+        Ok(MSDOS | EXFAT) => 2_000_000_000,
+        _ => 1,
+    }
+}

@@ -1,0 +1,111 @@
+//! Local file systems. Everything is relative to open directories and follows no link that it did not make.
+
+mod aside;
+mod attributes;
+mod data;
+mod lane;
+mod list;
+mod place;
+mod remove;
+mod root;
+mod temp;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+pub use attributes::{Keep, same_time};
+pub use lane::LocalLane;
+pub use root::{Follow, stat_at, stat_fd};
+
+pub(crate) use super::child_key;
+use root::Root;
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::{Capabilities, Endpoint, Listing, Meta};
+use crate::error::{ErrorKind, Result, SyncError};
+
+/// An open local directory.
+#[derive(Debug)]
+pub struct LocalEndpoint {
+    root: Root,
+    precision: u64,
+}
+
+impl LocalEndpoint {
+    /// Opens the directory at `path`, following links up to and including its last component: the user named it.
+    pub fn open(path: &Path, follow: Follow) -> Result<Self, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(CWD, if path.as_os_str().is_empty() { Path::new(".") } else { path }, flags, Mode::empty())?;
+        let precision = list::mtime_precision(fd.as_fd());
+        Ok(Self { root: Root::new(fd, path, follow), precision })
+    }
+
+    pub fn root_meta(&self) -> Result<Meta> {
+        stat_fd(self.root.fd()).map_err(|errno| SyncError::os(errno, "read", self.path_of(b"")))
+    }
+
+    pub(crate) fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// An open handle on the root, for locks and for `syncfs`.
+    pub fn handle(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.root.fd()
+    }
+
+    /// The path without links.
+    pub fn real_path(&self) -> &[u8] {
+        self.root.real()
+    }
+
+    fn open_file(&self, key: &[u8]) -> Result<OwnedFd, Errno> {
+        self.root.open(key, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::NOFOLLOW)
+    }
+}
+
+impl Endpoint for LocalEndpoint {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { mtime_precision: self.precision, posix: true, wire: false }
+    }
+
+    fn list(&self, key: &[u8]) -> Result<Listing> {
+        list::list(&self.root, key)
+    }
+
+    fn stat(&self, dir: &[u8], name: &[u8]) -> Result<Option<(Meta, Option<Box<[u8]>>)>> {
+        let handle = match self.root.open_dir(dir) {
+            Ok(handle) => handle,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(SyncError::os(errno, "read", self.path_of(dir))),
+        };
+        match list::stat(&self.root, dir, handle.as_fd(), name) {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.kind == ErrorKind::NotFound && error.hint.is_none() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// At most 16 MiB of a regular file.
+    fn read(&self, key: &[u8]) -> Result<Vec<u8>> {
+        use std::io::Read;
+        const MOST: u64 = 16 << 20;
+        let fail = |errno| SyncError::os(errno, "read", self.path_of(key));
+        let fd = self.open_file(key).map_err(fail)?;
+        let meta = stat_fd(fd.as_fd()).map_err(fail)?;
+        if meta.kind != super::Kind::File || meta.size > MOST {
+            return Err(SyncError::new(ErrorKind::Io, "not a regular file of at most 16 MiB").at("read rules from", self.path_of(key)));
+        }
+        let mut content = Vec::with_capacity(meta.size as usize);
+        std::fs::File::from(fd)
+            .take(MOST)
+            .read_to_end(&mut content)
+            .map_err(|error| SyncError::io(&error, "read", Path::new(std::ffi::OsStr::new(&crate::error::Printable(key).to_string()))))?;
+        Ok(content)
+    }
+
+    fn path_of(&self, key: &[u8]) -> Vec<u8> {
+        self.root.path_of(key)
+    }
+}

@@ -1,0 +1,73 @@
+//! Removes entries from the destination, or moves them aside.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{AtFlags, Mode};
+use rustix::io::Errno;
+
+use super::aside::Aside;
+use super::root::{Root, stat_at, stat_fd};
+use crate::error::{ErrorKind, Result, SyncError};
+use crate::transport::{Doomed, Kind, split_key};
+
+/// Removes entries of one directory; `report` hears of each.
+pub fn remove(root: &Root, aside: Option<&Aside>, dir_key: &[u8], doomed: &[Doomed], report: &mut dyn FnMut(&Doomed, Result<()>)) {
+    match root.open_dir(dir_key) {
+        Ok(dir) => {
+            for one in doomed {
+                report(one, remove_one(root, aside, dir.as_fd(), one));
+            }
+        }
+        Err(errno) => {
+            for one in doomed {
+                report(one, Err(SyncError::os(errno, "delete", root.path_of(&one.key))));
+            }
+        }
+    }
+}
+
+fn remove_one(root: &Root, aside: Option<&Aside>, dir: BorrowedFd<'_>, one: &Doomed) -> Result<()> {
+    let (_, name) = split_key(&one.key);
+    let path = || root.path_of(&one.key);
+    let fail = |errno| SyncError::os(errno, "delete", path());
+    if one.kind == Kind::Dir {
+        return match make_writable(dir, || rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {
+                Err(SyncError::new(ErrorKind::Conflict, "the directory is not empty").at("delete", path()))
+            }
+            Err(errno) => Err(fail(errno)),
+        };
+    }
+    let now = match stat_at(dir, name) {
+        Ok(now) => now,
+        Err(Errno::NOENT) => return Ok(()),
+        Err(errno) => return Err(fail(errno)),
+    };
+    if (now.kind, now.ino, now.size, now.mtime) != (one.kind, one.ino, one.size, one.mtime) {
+        return Err(SyncError::new(ErrorKind::Conflict, "it changed since it was listed").at("delete", path()));
+    }
+    if let Some(aside) = aside {
+        return aside.take(dir, &one.key);
+    }
+    match make_writable(dir, || rustix::fs::unlinkat(dir, name, AtFlags::empty())) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(fail(errno)),
+    }
+}
+
+/// A directory of ours without write permission gets it for the time being.
+fn make_writable(dir: BorrowedFd<'_>, call: impl Fn() -> Result<(), Errno>) -> Result<(), Errno> {
+    match call() {
+        Err(Errno::ACCESS) => {
+            let meta = stat_fd(dir)?;
+            if meta.mode & 0o300 == 0o300 || rustix::fs::fchmod(dir, Mode::from_raw_mode(meta.mode | 0o300)).is_err() {
+                return Err(Errno::ACCESS);
+            }
+            let done = call();
+            let _ = rustix::fs::fchmod(dir, Mode::from_raw_mode(meta.mode));
+            done
+        }
+        other => other,
+    }
+}

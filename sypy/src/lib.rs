@@ -1,0 +1,42 @@
+//! The sync engine as a Python module. It translates between Python and the crate `sy`, and does nothing else.
+
+mod config;
+mod details;
+mod error;
+mod options;
+mod path;
+mod progress;
+mod stats;
+mod sync;
+mod value;
+
+/// The native half of `sypy`.
+#[pyo3::pymodule(gil_used = false)]
+mod _sypy {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use super::config::{PyAzureConfig, PyCloudClientOptions, PyGcsConfig, PyS3Config, PySshConfig};
+    #[pymodule_export]
+    use super::details::{PyActionEvent, PyChangeAction, PyDirectoryChange, PyDryRunDetails, PyFileChange, PySymlinkChange};
+    #[pymodule_export]
+    use super::options::PySyncOptions;
+    #[pymodule_export]
+    use super::path::{PySyncPath, parse_path};
+    #[pymodule_export]
+    use super::progress::PyProgressSnapshot;
+    #[pymodule_export]
+    use super::stats::PySyncStats;
+    #[pymodule_export]
+    use super::sync::{main, sync, sync_with_options};
+    #[pymodule_export]
+    use super::value::rebuild;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        super::config::install(module.py())?;
+        super::options::install(module.py())?;
+        super::stats::install(module.py())
+    }
+}

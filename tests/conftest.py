@@ -1,0 +1,164 @@
+"""Fixtures that all tests share. Helpers to import: trees, running, events, model."""
+
+import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+import running
+
+REPO = Path(__file__).resolve().parent.parent
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+calm = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+settings.register_profile("quick", max_examples=150, **calm)
+settings.register_profile("slow", max_examples=4000, **calm)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the slow tests too, and many more examples of each property")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: takes long; run with --slow")
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("slow" if config.getoption("--slow") else "quick"))
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--slow"):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="slow; run with --slow"))
+
+
+@pytest.fixture(autouse=True)
+def own_environment(tmp_path_factory, monkeypatch):
+    """No test sees the user's index, trash or settings, nor another test's."""
+    home = tmp_path_factory.mktemp("home")
+    for name in ("XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, str(home / name[4:-5].lower()))
+    for name in [name for name in os.environ if name.startswith(("SYPY_", "RSYNC_"))]:
+        monkeypatch.delenv(name)
+    return home
+
+
+@pytest.fixture
+def src(tmp_path) -> Path:
+    """A place for a source; nothing is there yet."""
+    return tmp_path / "src"
+
+
+@pytest.fixture
+def dst(tmp_path) -> Path:
+    """A place for a destination; nothing is there yet."""
+    return tmp_path / "dst"
+
+
+def find_sy() -> Path | None:
+    """The native binary: $SY_BIN, else the newest in cargo's target directory."""
+    if named := os.environ.get("SY_BIN"):
+        return Path(named)
+    targets = [os.environ.get("CARGO_TARGET_DIR"), CACHE / "sypy" / "target", REPO / "target"]
+    built = [Path(target) / profile / "sy" for target in targets if target for profile in ("ci", "release", "debug")]
+    return max((binary for binary in built if binary.is_file()), key=lambda binary: binary.stat().st_mtime, default=None)
+
+
+@pytest.fixture
+def sy_binary() -> Path:
+    """The native command line."""
+    binary = find_sy()
+    if binary is None or not binary.is_file():
+        pytest.skip("the native binary is not built; name one in SY_BIN")
+    return binary
+
+
+@pytest.fixture
+def run_sypy():
+    """Runs `sypy ARGS…` to its end: `run_sypy("src/", "dst/", "--delete").returncode`."""
+
+    def run_sypy(*args, timeout=60, means=None, **kw) -> subprocess.CompletedProcess:
+        return running.run([*running.with_means(**(means or {})), *running.PYTHON_CLI, *args], timeout=timeout, **kw)
+
+    return run_sypy
+
+
+@pytest.fixture(params=["sypy", "sy"])
+def command(request) -> list[str]:
+    """The command line, once in a Python process and once native: `run([*command, "src/", "dst/"])`."""
+    return running.PYTHON_CLI if request.param == "sypy" else [str(request.getfixturevalue("sy_binary"))]
+
+
+@pytest.fixture
+def shm_path(tmp_path_factory):
+    """A directory on tmpfs, which is another file system than `tmp_path`'s."""
+    shm = Path("/dev/shm")
+    if not os.access(shm, os.W_OK) or shm.stat().st_dev == tmp_path_factory.getbasetemp().stat().st_dev:
+        pytest.skip("no second file system at /dev/shm")
+    path = shm / f"sypy-test-{uuid.uuid4().hex}"
+    path.mkdir()
+    yield path
+    subprocess.run(["rm", "-rf", str(path)], check=False)
+
+
+@pytest.fixture
+def mount(tmp_path_factory):
+    """Mounts a small file system: `mount("tmpfs", size="1m")`, `mount("ext4", mkfs=["-I", "128"])`. For root only."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount")
+    mounted: list[Path] = []
+
+    def mount(kind: str, *, size="64m", mkfs=(), options=()) -> Path:
+        place = tmp_path_factory.mktemp(kind)
+        if kind in ("tmpfs", "ramfs"):
+            what, options = "none", [*options, f"size={size}"] if kind == "tmpfs" else options
+        else:
+            what, options = str(tmp_path_factory.mktemp("image") / "fs"), [*options, "loop"]
+            Path(what).touch()
+            os.truncate(what, int(size[:-1]) << {"m": 20, "g": 30}[size[-1]])
+            _try(f"mkfs.{kind}", *mkfs, what)
+        _try("mount", "-t", kind, *(["-o", ",".join(options)] if options else []), what, str(place))
+        mounted.append(place)
+        if (place / "lost+found").exists():
+            (place / "lost+found").rmdir()
+        return place
+
+    yield mount
+    for place in reversed(mounted):
+        subprocess.run(["umount", "-l", str(place)], check=False)
+
+
+def _try(*command: str) -> None:
+    """Runs a tool of the system; a machine that lacks it, or may not use it, skips the test."""
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip(f"{command[0]} is not installed")
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"{' '.join(command)}: {error.stderr.decode(errors='replace').strip()}")
+
+
+@pytest.fixture
+def strace():
+    """A prefix that runs a command under strace: `strace("inject=write:error=EIO:when=1", log=path)`."""
+    probe = [*_STRACE, "-e", "trace=getpid", "-o", "/dev/null", "true"]
+    try:
+        if subprocess.run(probe, capture_output=True, check=False).returncode != 0:
+            pytest.skip("strace may not trace here")
+    except FileNotFoundError:
+        pytest.skip("strace is not installed")
+
+    def strace(*expressions: str, log="/dev/null") -> list[str]:
+        return [*_STRACE, *(part for expression in expressions for part in ("-e", expression)), "-o", str(log)]
+
+    return strace
+
+
+_STRACE = ["strace", "-f", "-qq", "-E", "RUST_BACKTRACE=0"]
+
+
+def pytest_report_header():
+    return f"sy: {find_sy() or 'not built'}, python: {sys.version.split()[0]}, uid: {os.geteuid()}"

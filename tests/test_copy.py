@@ -1,0 +1,147 @@
+"""The main job: what stands at the source stands at the destination afterwards."""
+
+import os
+
+import pytest
+import sypy
+
+from trees import WHEN, Dir, File, Link, assert_same, build, keys, leftovers, rewrite, text
+
+PROJECT = {
+    "README": "read me",
+    "bin/run": File("#!/bin/sh\n", mode=0o755),
+    "docs/": None,
+    "docs/deep/er/still/page.txt": "page",
+    "empty": "",
+    "latest": Link("docs/deep"),
+    "private/": Dir(mode=0o700),
+    "private/key": File("secret", mode=0o600),
+}
+
+
+def test_a_tree_arrives_with_content_modes_and_times(src, dst):
+    build(src, PROJECT)
+    stats = sypy.sync(f"{src}/", f"{dst}/")
+    assert stats.success and not stats.errors
+    assert_same(src, dst)
+
+
+def test_a_second_run_does_nothing(src, dst):
+    build(src, PROJECT)
+    sypy.sync(f"{src}/", f"{dst}/")
+    again = sypy.sync(f"{src}/", f"{dst}/")
+    assert (again.files_created, again.files_updated, again.files_deleted) == (0, 0, 0)
+    assert (again.dirs_created, again.dirs_deleted, again.files_metadata_updated) == (0, 0, 0)
+    assert again.bytes_transferred == 0
+
+
+def test_a_second_run_leaves_every_inode_as_it_is(src, dst):
+    build(src, PROJECT)
+    sypy.sync(f"{src}/", f"{dst}/")
+    before = {key: os.lstat(dst / key) for key in keys(dst)}
+    sypy.sync(f"{src}/", f"{dst}/")
+    for key, info in before.items():
+        now = os.lstat(dst / key)
+        assert (now.st_ino, now.st_ctime_ns) == (info.st_ino, info.st_ctime_ns), key
+
+
+def test_changed_files_are_updated_and_others_are_not(src, dst):
+    build(src, {"same": "same", "longer": "v1", "newer": "v1"})
+    sypy.sync(f"{src}/", f"{dst}/")
+    rewrite(src / "longer", "version 2")
+    rewrite(src / "newer", "v2", WHEN + 10**9)
+    stats = sypy.sync(f"{src}/", f"{dst}/")
+    assert stats.files_updated == 2
+    assert_same(src, dst)
+
+
+def test_what_the_source_does_not_have_stays(src, dst):
+    build(src, {"a": "new"})
+    build(dst, {"b": "mine", "d/c": "mine"})
+    sypy.sync(f"{src}/", f"{dst}/")
+    assert keys(dst) == {"a", "b", "d", "d/c"}
+
+
+def test_parents_of_the_destination_are_made(src, tmp_path):
+    build(src, {"a": "1"})
+    sypy.sync(f"{src}/", tmp_path / "not" / "there" / "yet")
+    assert text(tmp_path / "not" / "there" / "yet" / "a") == "1"
+
+
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 65536, 131072, 131073, 1 << 20, (1 << 20) + 1, (8 << 20) + 3])
+def test_files_of_every_size_arrive_whole(src, dst, size):
+    build(src, {"f": os.urandom(size)})
+    stats = sypy.sync(f"{src}/", f"{dst}/")
+    assert stats.bytes_transferred == size
+    assert_same(src, dst)
+
+
+def test_an_update_replaces_the_file_and_never_writes_into_it(src, dst):
+    build(src, {"f": "new content"})
+    build(dst, {"f": "old"})
+    with open(dst / "f", encoding="utf-8") as reader:
+        sypy.sync(f"{src}/", f"{dst}/")
+        assert reader.read() == "old"
+    assert text(dst / "f") == "new content"
+
+
+def test_a_longer_old_file_leaves_no_tail(src, dst):
+    build(src, {"f": "short"})
+    build(dst, {"f": "x" * 1_000_000})
+    sypy.sync(f"{src}/", f"{dst}/")
+    assert text(dst / "f") == "short"
+
+
+def test_copies_across_file_systems(src, shm_path):
+    build(src, PROJECT | {"big": os.urandom(3 << 20)})
+    sypy.sync(f"{src}/", f"{shm_path}/there/")
+    assert_same(src, shm_path / "there")
+    sypy.sync(f"{shm_path}/there/", f"{src.parent}/back/")
+    assert_same(src, src.parent / "back")
+
+
+def test_thousands_of_small_files(src, dst):
+    build(src, {f"d{n % 40:02}/f{n:04}": str(n) for n in range(2000)})
+    stats = sypy.sync(f"{src}/", f"{dst}/")
+    assert (stats.files_created, stats.dirs_created) == (2000, 40) or (stats.files_created, stats.dirs_created) == (2000, 41)
+    assert_same(src, dst)
+    assert not leftovers(dst)
+
+
+def test_a_directory_with_very_many_entries(src, dst):
+    src.mkdir()
+    for n in range(12_000):
+        (src / f"{n:05}").touch()
+    sypy.sync(f"{src}/", f"{dst}/")
+    assert sorted(os.listdir(dst)) == sorted(os.listdir(src))
+
+
+def test_an_empty_source_without_delete_is_no_error(src, dst):
+    src.mkdir()
+    build(dst, {"a": "mine"})
+    assert sypy.sync(f"{src}/", f"{dst}/").success
+    assert keys(dst) == {"a"}
+
+
+def test_a_temporary_file_of_an_earlier_run_is_neither_copied_nor_kept(src, dst):
+    build(src, {"a": "1", "d/b": "2"})
+    build(dst, {"d/b": "2"})
+    build(src, {".sypy-left": "torn", "d/.sypy-left2": "torn"})
+    sypy.sync(f"{src}/", f"{dst}/")
+    assert keys(dst) == {"a", "d", "d/b"}
+
+
+@pytest.mark.parametrize("parallel", [1, 2, 64, None])
+def test_any_number_of_transfers_at_a_time_gives_the_same_tree(src, dst, parallel):
+    build(src, {f"d{n % 7}/{n}": os.urandom(n * 700) for n in range(100)})
+    sypy.sync(f"{src}/", f"{dst}/", parallel=parallel)
+    assert_same(src, dst)
+
+
+def test_the_command_line_does_the_same(src, dst, command):
+    from running import run
+
+    build(src, PROJECT)
+    done = run([*command, f"{src}/", f"{dst}/"])
+    assert done.returncode == 0, done.stderr
+    assert_same(src, dst)

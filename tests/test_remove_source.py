@@ -31,7 +31,7 @@ def test_a_file_whose_copy_is_already_in_place_goes_too(src, dst):
 )
 def test_a_file_that_was_left_out_stays(src, dst, options):
     build(src, {"f": "the only copy"})
-    build(dst, {"f": File("another", mtime_ns=WHEN + 10)})
+    build(dst, {"f": File("another", mtime_ns=WHEN + 10 * 10**9)})
     sypy.sync(f"{src}/", f"{dst}/", **MOVE, **options)
     assert text(src / "f") == "the only copy" and text(dst / "f") == "another"
 

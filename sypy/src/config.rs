@@ -2,7 +2,7 @@
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyMapping, PyString, PyTuple, PyType};
+use pyo3::types::{PyBool, PyDict, PyMapping, PyString, PyTuple};
 use sy::SyncError;
 use sy::transport::cloud::{AzureConfig, CloudClientOptions, GcsConfig, S3Config};
 use sy::transport::config::Config;
@@ -13,6 +13,12 @@ use crate::value::{self, REDACTED, Reduced};
 
 const CLIENT: &str = "client_options";
 const PICKLE: &str = "pickle_secrets";
+
+impl PyCloudClientOptions {
+    fn of(config: CloudClientOptions) -> Self {
+        Self(Fields { config, pickle_secrets: false })
+    }
+}
 
 /// A config and whether its secrets may be pickled.
 #[derive(Clone, Default, PartialEq)]
@@ -160,10 +166,6 @@ macro_rules! config_class {
         pub struct $py(pub Fields<$config>);
 
         impl $py {
-            fn of(config: $config) -> Self {
-                Self(Fields { config, pickle_secrets: false })
-            }
-
             /// Puts the fields on the class, with their texts.
             fn install(py: Python<'_>) -> PyResult<()> {
                 let doc = |name: &str| value::doc_of($docs, name).or_else(|| value::doc_of(SHARED_DOCS, name)).unwrap_or_default();

@@ -93,7 +93,7 @@ impl PyChangeAction {
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, (Bound<'py, PyAny>, &'static str))> {
         let getattr = slf.py().import("builtins")?.getattr("getattr")?;
-        Ok((getattr, (slf.get_type().into_any(), slf.get().variant())))
+        Ok((getattr, (slf.as_any().get_type().into_any(), slf.get().variant())))
     }
 }
 

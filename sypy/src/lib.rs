@@ -1,5 +1,7 @@
 //! The sync engine as a Python module. It translates between Python and the crate `sy`, and does nothing else.
 
+#![allow(missing_debug_implementations, reason = "what prints these is their repr")]
+
 mod config;
 mod details;
 mod error;

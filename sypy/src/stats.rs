@@ -22,23 +22,31 @@ use crate::value::{self, Reduced};
 /// True
 #[pyclass(name = "SyncStats", module = "sypy", frozen)]
 pub struct PySyncStats {
-    /// The errors are kept as exceptions in `errors`.
-    stats: Stats,
+    /// The engine's counters, in its order: a new one appears here by itself.
+    counters: Vec<(&'static str, u64)>,
+    duration: Duration,
+    peak_memory: u64,
     errors: Py<PyTuple>,
     dry_run: bool,
     details: Option<Py<PyDryRunDetails>>,
 }
 
 impl PySyncStats {
-    pub fn of(py: Python<'_>, mut stats: Stats, dry_run: bool, details: Option<PyDryRunDetails>) -> PyResult<Self> {
-        let errors = std::mem::take(&mut stats.errors);
-        let errors = errors.iter().map(|failed| error::exception(py, failed)).collect::<PyResult<Vec<_>>>()?;
-        let details = details.map(|details| Py::new(py, details)).transpose()?;
-        Ok(Self { stats, errors: PyTuple::new(py, errors)?.unbind(), dry_run, details })
+    pub fn of(py: Python<'_>, stats: &Stats, dry_run: bool, details: Option<PyDryRunDetails>) -> PyResult<Self> {
+        let errors = stats.errors.iter().map(|failed| error::exception(py, failed)).collect::<PyResult<Vec<_>>>()?;
+        Ok(Self {
+            counters: stats.counters().collect(),
+            duration: stats.duration,
+            peak_memory: stats.peak_memory,
+            errors: PyTuple::new(py, errors)?.unbind(),
+            dry_run,
+            details: details.map(|details| Py::new(py, details)).transpose()?,
+        })
     }
 
-    fn counter(&self, name: &str) -> Option<u64> {
-        self.stats.counters().find(|(known, _)| *known == name).map(|(_, count)| count)
+    /// A counter, or several together.
+    fn count<const N: usize>(&self, names: [&str; N]) -> u64 {
+        self.counters.iter().filter(|(name, _)| names.contains(name)).map(|(_, count)| count).sum()
     }
 
     pub fn failed(&self, py: Python<'_>) -> bool {
@@ -46,45 +54,28 @@ impl PySyncStats {
     }
 }
 
-/// Sets a counter by name; `false` if there is none.
-fn set_counter(stats: &mut Stats, name: &str, count: u64) -> bool {
-    macro_rules! set {
-        ($($counter:ident)*) => {
-            match name {
-                $( stringify!($counter) => stats.$counter = count, )*
-                _ => return false,
-            }
-        };
-    }
-    set!(files_scanned files_created files_updated files_metadata_updated files_skipped files_deleted dirs_created dirs_deleted
-         symlinks_created hardlinks_created sources_removed bytes_transferred bytes_read files_delta_synced delta_bytes_saved
-         files_compressed compression_bytes_saved files_verified verification_failures retries bytes_would_add bytes_would_change
-         bytes_would_delete peak_memory);
-    true
-}
-
-fn names() -> Vec<&'static str> {
-    Stats::default().counters().map(|(name, _)| name).collect()
-}
-
 #[pymethods]
 impl PySyncStats {
     #[new]
-    #[pyo3(signature = (*, errors=None, dry_run=false, dry_run_details=None, duration_secs=0.0, **counters))]
+    #[pyo3(signature = (*, errors=None, dry_run=false, dry_run_details=None, duration_secs=0.0, peak_memory=0, **counters))]
     fn new(
         py: Python<'_>,
         errors: Option<&Bound<'_, PyAny>>,
         dry_run: bool,
         dry_run_details: Option<Py<PyDryRunDetails>>,
         duration_secs: f64,
+        peak_memory: u64,
         counters: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
-        let mut stats = Stats::default();
-        stats.duration = Duration::try_from_secs_f64(duration_secs).unwrap_or_default();
+        let mut known: Vec<(&'static str, u64)> = Stats::default().counters().collect();
         for (name, count) in counters.into_iter().flatten() {
             let name = name.cast::<PyString>()?.to_str()?;
-            if !set_counter(&mut stats, name, count.extract()?) {
-                return Err(value::unknown_keyword(py, "SyncStats", name, &names()));
+            match known.iter_mut().find(|(known, _)| *known == name) {
+                Some(counter) => counter.1 = count.extract()?,
+                None => {
+                    let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
+                    return Err(value::unknown_keyword(py, "SyncStats", name, &names));
+                }
             }
         }
         let errors = match errors {
@@ -96,7 +87,14 @@ impl PySyncStats {
                 return Err(pyo3::exceptions::PyTypeError::new_err("errors must be SyncErrors"));
             }
         }
-        Ok(Self { stats, errors: PyTuple::new(py, errors)?.unbind(), dry_run, details: dry_run_details })
+        Ok(Self {
+            counters: known,
+            duration: Duration::try_from_secs_f64(duration_secs).unwrap_or_default(),
+            peak_memory,
+            errors: PyTuple::new(py, errors)?.unbind(),
+            dry_run,
+            details: dry_run_details,
+        })
     }
 
     /// The failed items, as a list of `SyncError`: at most `max_errors`, unless that is 0.
@@ -120,19 +118,20 @@ impl PySyncStats {
     /// Seconds that the run took.
     #[getter]
     fn duration_secs(&self) -> f64 {
-        self.stats.duration.as_secs_f64()
+        self.duration.as_secs_f64()
     }
 
     /// Largest resident size of the process so far, in bytes.
     #[getter]
     fn peak_memory(&self) -> u64 {
-        self.stats.peak_memory
+        self.peak_memory
     }
 
     /// Bytes transferred per second.
     #[getter]
     fn transfer_rate(&self) -> f64 {
-        self.stats.transfer_rate()
+        let seconds = self.duration_secs();
+        if seconds > 0.0 { self.count(["bytes_transferred"]) as f64 / seconds } else { 0.0 }
     }
 
     /// What a dry run would do, as counts and bytes; all 0 after a real run.
@@ -141,7 +140,6 @@ impl PySyncStats {
     /// {'count': 3, 'bytes': 6}
     #[getter]
     fn dry_run_summary<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let stats = &self.stats;
         // With details at hand they are counted, so that the two agree.
         let count = |action: PyChangeAction, counted: u64| match (&self.details, self.dry_run) {
             (_, false) => 0,
@@ -149,9 +147,9 @@ impl PySyncStats {
             (None, true) => counted,
         };
         let parts = [
-            ("would_create", count(PyChangeAction::Create, stats.files_created + stats.dirs_created), stats.bytes_would_add),
-            ("would_update", count(PyChangeAction::Update, stats.files_updated + stats.files_metadata_updated), stats.bytes_would_change),
-            ("would_delete", count(PyChangeAction::Delete, stats.files_deleted + stats.dirs_deleted), stats.bytes_would_delete),
+            ("would_create", count(PyChangeAction::Create, self.count(["files_created", "dirs_created"])), self.count(["bytes_would_add"])),
+            ("would_update", count(PyChangeAction::Update, self.count(["files_updated", "files_metadata_updated"])), self.count(["bytes_would_change"])),
+            ("would_delete", count(PyChangeAction::Delete, self.count(["files_deleted", "dirs_deleted"])), self.count(["bytes_would_delete"])),
         ];
         let summary = PyDict::new(py);
         for (name, count, bytes) in parts {
@@ -184,12 +182,12 @@ impl PySyncStats {
     /// All of it as plain values that JSON has too; errors as dicts.
     fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let dict = PyDict::new(py);
-        for (name, count) in self.stats.counters() {
+        for (name, count) in self.counters.iter().copied() {
             dict.set_item(name, count)?;
         }
         dict.set_item("duration_secs", self.duration_secs())?;
         dict.set_item("transfer_rate", self.transfer_rate())?;
-        dict.set_item("peak_memory", self.stats.peak_memory)?;
+        dict.set_item("peak_memory", self.peak_memory)?;
         dict.set_item("dry_run", self.dry_run)?;
         dict.set_item("success", self.success(py))?;
         let errors = self.errors.bind(py).iter().map(|failed| failed.call_method0("to_dict"));
@@ -212,18 +210,17 @@ impl PySyncStats {
     }
 
     fn __str__(&self, py: Python<'_>) -> String {
-        let stats = &self.stats;
         let bytes = match self.dry_run {
-            true => stats.bytes_would_add + stats.bytes_would_change,
-            false => stats.bytes_transferred,
+            true => self.count(["bytes_would_add", "bytes_would_change"]),
+            false => self.count(["bytes_transferred"]),
         };
         let mut text = format!(
             "{}{} created, {} updated, {} deleted, {} unchanged, {} in {}",
             if self.dry_run { "dry run: " } else { "" },
-            human_count(stats.files_created),
-            human_count(stats.files_updated + stats.files_metadata_updated),
-            human_count(stats.files_deleted),
-            human_count(stats.files_skipped),
+            human_count(self.count(["files_created"])),
+            human_count(self.count(["files_updated", "files_metadata_updated"])),
+            human_count(self.count(["files_deleted"])),
+            human_count(self.count(["files_skipped"])),
             human_bytes(bytes),
             human_time(self.duration_secs()),
         );
@@ -235,7 +232,7 @@ impl PySyncStats {
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {
-        let counted = self.stats.counters().filter(|(_, count)| *count > 0);
+        let counted = self.counters.iter().copied().filter(|(_, count)| *count > 0);
         let mut fields: Vec<_> = counted.map(|(name, count)| (name.to_owned(), count.to_string())).collect();
         fields.push(("duration_secs".into(), format!("{:.3}", self.duration_secs())));
         if self.dry_run {
@@ -253,17 +250,17 @@ impl PySyncStats {
             (a, b) => a.is_none() && b.is_none(),
         };
         let same =
-            self.stats == other.stats && self.dry_run == other.dry_run && details && self.errors.bind(py).eq(other.errors.bind(py))?;
+            (&self.counters, self.duration, self.peak_memory) == (&other.counters, other.duration, other.peak_memory) && self.dry_run == other.dry_run && details && self.errors.bind(py).eq(other.errors.bind(py))?;
         Ok(pyo3::types::PyBool::new(py, same).to_owned().into_any().unbind())
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
         let (py, this) = (slf.py(), slf.get());
         let fields = PyDict::new(py);
-        for (name, count) in this.stats.counters() {
+        for (name, count) in this.counters.iter().copied() {
             fields.set_item(name, count)?;
         }
-        fields.set_item("peak_memory", this.stats.peak_memory)?;
+        fields.set_item("peak_memory", this.peak_memory)?;
         fields.set_item("duration_secs", this.duration_secs())?;
         fields.set_item("dry_run", this.dry_run)?;
         fields.set_item("dry_run_details", this.details.as_ref().map(|details| details.bind(py)))?;
@@ -277,10 +274,10 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
     let class: Bound<'_, PyType> = py.get_type::<PySyncStats>();
     value::properties(
         &class,
-        names(),
+        Stats::default().counters().map(|(name, _)| name),
         |name| value::doc_of(DOCS, name).unwrap_or_default(),
         |this, name| {
-            let count = this.cast::<PySyncStats>()?.get().counter(name).unwrap_or_default();
+            let count = this.cast::<PySyncStats>()?.get().count([name]);
             Ok(count.into_pyobject(this.py())?.into_any().unbind())
         },
     )

@@ -10,7 +10,7 @@ use super::Options;
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
 #[command(next_help_heading = "What to show")]
 pub struct Show {
-    /// Print the name of all that is changed; twice, also of what is skipped, and why
+    /// Print the name of all that is changed; twice, also of what is skipped, and why; three times, more
     #[arg(short, long, action = ArgAction::Count, overrides_with = "quiet")]
     pub verbose: u8,
     /// Print nothing but errors

@@ -1,4 +1,4 @@
-//! Numbers as people read them.
+//! Numbers and characters as people read them.
 
 use std::time::Duration;
 
@@ -47,6 +47,11 @@ pub fn duration(span: Duration) -> String {
 pub fn clock(seconds: u64) -> String {
     let (hours, minutes, seconds) = (seconds / 3600, seconds % 3600 / 60, seconds % 60);
     if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+}
+
+/// Is it a character that a terminal obeys instead of showing? Bidirectional overrides disguise names, too.
+pub fn obeyed(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

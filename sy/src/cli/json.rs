@@ -87,9 +87,9 @@ impl Observer for Json {
     fn log(&self, level: Level, message: &str) {
         let name = match level {
             Level::Warning => "warning",
+            _ if self.show.verbose < 3 => return,
             Level::Info => "info",
-            Level::Debug if self.show.verbose > 0 => "debug",
-            Level::Debug => return,
+            Level::Debug => "debug",
         };
         self.emit("log", |o| {
             o.text("level", name.as_bytes());

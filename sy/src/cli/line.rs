@@ -12,7 +12,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use super::flags::{Show, opposite, with_opposites};
 use super::generate::{self, Generate};
 use super::values::Links;
-use super::{Cli, Options, exit};
+use super::{Cli, Options, exit, human};
 use crate::error::{Result, SyncError};
 use crate::path::SyncPath;
 
@@ -96,7 +96,10 @@ fn early(error: &clap::Error) -> Early {
         DisplayHelp | DisplayVersion => Early { text, code: exit::DONE },
         // What was typed stands in the message, escape sequences and all.
         _ => Early {
-            text: text.chars().map(|c| if c.is_control() && c != '\n' { c.escape_default().to_string() } else { c.to_string() }).collect(),
+            text: text
+                .chars()
+                .map(|c| if human::obeyed(c) && c != '\n' { c.escape_default().to_string() } else { c.to_string() })
+                .collect(),
             code: exit::REFUSED,
         },
     }

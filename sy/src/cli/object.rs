@@ -3,6 +3,8 @@
 //! Names are bytes. Those that are not UTF-8 appear as lone surrogates (`\udcff`), which Python's `json.loads` turns into
 //! what its `os.fsencode` takes back.
 
+use super::human::obeyed;
+
 /// One object on its way to a line.
 pub struct Object<'a>(&'a mut Vec<u8>);
 
@@ -42,7 +44,7 @@ impl<'a> Object<'a> {
     }
 }
 
-/// Bytes as a JSON string. Control characters are escaped, DEL and those above it too: a terminal may obey them.
+/// Bytes as a JSON string. What a terminal may obey is escaped, also where JSON would not ask for it.
 fn string(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
     for chunk in bytes.utf8_chunks() {
@@ -51,7 +53,7 @@ fn string(out: &mut Vec<u8>, bytes: &[u8]) {
                 '"' => out.extend_from_slice(b"\\\""),
                 '\\' => out.extend_from_slice(b"\\\\"),
                 '\n' => out.extend_from_slice(b"\\n"),
-                c if c.is_control() => out.extend_from_slice(format!("\\u{:04x}", c as u32).as_bytes()),
+                c if obeyed(c) => out.extend_from_slice(format!("\\u{:04x}", c as u32).as_bytes()),
                 c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
             }
         }
@@ -72,7 +74,7 @@ mod tests {
             (&b"a/b"[..], r#""a/b""#),
             (b"q\"\\\n\t", r#""q\"\\\n\u0009""#),
             (b"\x1b[31m\x7f", r#""\u001b[31m\u007f""#),
-            ("é\u{85}😀".as_bytes(), "\"é\\u0085😀\""),
+            ("é\u{85}\u{202e}😀".as_bytes(), "\"é\\u0085\\u202e😀\""),
             (b"\xff.\xc3", r#""\udcff.\udcc3""#),
             // A surrogate that someone has encoded is no character: each byte stands for itself.
             (b"\xed\xa0\x80", r#""\udced\udca0\udc80""#),

@@ -18,7 +18,7 @@ const WINDOW: Duration = Duration::from_secs(5);
 /// What is over sooner needs no bar.
 const QUICK: Duration = Duration::from_millis(200);
 const BAR: usize = 20;
-/// Longest name, in characters; the terminal's width limits it further.
+/// Longest name, in characters: fits a line of any usual terminal.
 const NAME: usize = 60;
 
 /// Where progress is shown.
@@ -37,7 +37,7 @@ impl Bar {
             Self::Off
         } else if terminal {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(15));
-            bar.set_style(ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
             Self::Terminal(bar, Mutex::default())
         } else if show.progress {
             Self::Lines(Mutex::default())
@@ -61,16 +61,20 @@ impl Bar {
                 let rate = last.1.of(progress);
                 if progress.elapsed.as_secs() > last.0 {
                     last.0 = progress.elapsed.as_secs();
-                    print_error(&format!("{}\n", describe(progress, rate)));
+                    let name = current(progress).map_or(String::new(), |name| format!("  {name}"));
+                    print_error(&format!("{}{name}\n", describe(progress, rate)));
                 }
             }
             Self::Terminal(bar, rates) => {
                 let Ok(mut rates) = rates.lock() else { return };
-                let text = describe(progress, rates.of(progress));
-                bar.set_message(match fraction(progress) {
-                    Some(done) => format!("{} {text}", draw(done)),
-                    None => text,
-                });
+                let mut text = describe(progress, rates.of(progress));
+                if let Some(done) = fraction(progress) {
+                    text = format!("{} {text}", draw(done));
+                }
+                if let Some(name) = current(progress) {
+                    text = format!("{text}\n  {name}");
+                }
+                bar.set_message(text);
             }
         }
     }
@@ -121,7 +125,7 @@ fn draw(done: f64) -> String {
     format!("[{}{}]", "#".repeat(full), "-".repeat(BAR.saturating_sub(full)))
 }
 
-/// `45%  1.8 GB of 4.1 GB  108.0 MB/s  ETA 0:22  1,204 of 2,700 files  a/b`.
+/// `45%  1.8 GB of 4.1 GB  108.0 MB/s  ETA 0:22  1,204 of 2,700 files`.
 fn describe(progress: &Progress, rate: f64) -> String {
     if progress.total_transfers == 0 {
         return format!("{} entries looked at  {}", count(progress.scanned), clock(progress.elapsed.as_secs()));
@@ -136,11 +140,11 @@ fn describe(progress: &Progress, rate: f64) -> String {
         text += &format!("ETA {}  ", clock(left.ceil() as u64));
     }
     text += &format!("{} of {}{more} files", count(progress.transfers), count(progress.total_transfers));
-    if let Some(name) = &progress.current_file {
-        text += "  ";
-        text += &shorten(&Printable(name).to_string());
-    }
     text
+}
+
+fn current(progress: &Progress) -> Option<String> {
+    progress.current_file.as_ref().map(|name| shorten(&Printable(name).to_string()))
 }
 
 /// A name cut from the left, since its end tells more.
@@ -173,13 +177,14 @@ mod tests {
         let (mut rate, far) = (Rate::default(), at(2, 1_000_000));
         rate.of(&at(1, 500_000));
         let rate = rate.of(&far);
-        assert_eq!(describe(&far, rate), "25%  1.0 MB of 4.0 MB  500.0 kB/s  ETA 0:06  1,204 of 2,700 files  a/\\u{1b}");
+        assert_eq!(describe(&far, rate), "25%  1.0 MB of 4.0 MB  500.0 kB/s  ETA 0:06  1,204 of 2,700 files");
+        assert_eq!(current(&far).as_deref(), Some("a/\\u{1b}"));
         assert_eq!(fraction(&far).map(draw).as_deref(), Some("[#####---------------]"));
     }
 
     #[test]
     fn nothing_is_foretold_while_totals_grow() {
-        let progress = Progress { totals_are_final: false, current_file: None, ..at(2, 1_000_000) };
+        let progress = Progress { totals_are_final: false, ..at(2, 1_000_000) };
         assert_eq!(describe(&progress, 5e5), "1.0 MB of 4.0 MB+  500.0 kB/s  1,204 of 2,700+ files");
         assert_eq!(fraction(&progress), None);
     }

@@ -68,8 +68,7 @@ impl Observer for Human {
     fn log(&self, level: Level, message: &str) {
         let wanted = match level {
             Level::Warning => !self.show.quiet,
-            Level::Info => self.show.verbose > 1,
-            Level::Debug => self.show.verbose > 2,
+            Level::Info | Level::Debug => self.show.verbose >= 3,
         };
         if wanted {
             let label = if level == Level::Warning { "warning: " } else { "" };

@@ -85,9 +85,16 @@ pub fn decide(rules: &Rules, source: &Meta, target: Option<&[u8]>, dest: Option<
     match same {
         Err(reason) => Ok((What::Copy, reason)),
         Ok(What::CopyIfDifferent) => Ok((What::CopyIfDifferent, Reason::Content)),
-        Ok(_) if rules.keep.differs(source, dest, rules.precision) => Ok((What::Metadata, Reason::Metadata)),
-        Ok(_) if rules.keep.reads_attributes(source.kind) => Ok((What::Attributes, Reason::Metadata)),
-        Ok(_) => Err(Reason::Unchanged),
+        Ok(_) => same_content(rules, source, dest),
+    }
+}
+
+/// What is left to do where the contents are known to be equal.
+pub fn same_content(rules: &Rules, source: &Meta, dest: &Meta) -> Decision {
+    match () {
+        () if rules.keep.differs(source, dest, rules.precision) => Ok((What::Metadata, Reason::Metadata)),
+        () if rules.keep.reads_attributes(source.kind) => Ok((What::Attributes, Reason::Metadata)),
+        () => Err(Reason::Unchanged),
     }
 }
 

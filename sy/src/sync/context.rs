@@ -10,6 +10,7 @@ use super::event::{Action, ActionEvent, Level, Observer, Reason};
 use super::stats::Tally;
 use crate::cli::Options;
 use crate::error::{ErrorKind, SyncError};
+use crate::state::Index;
 use crate::transport::{Applied, Doomed, Endpoint, Kind, Lane, Op, What};
 
 pub struct Context<'r> {
@@ -22,6 +23,8 @@ pub struct Context<'r> {
     pub dest: Option<&'r dyn Endpoint>,
     pub lane: Option<&'r dyn Lane>,
     pub rules: Rules,
+    /// Hears which contents were found equal.
+    pub known: Option<&'r Mutex<Index>>,
     pub errors: Mutex<Vec<SyncError>>,
 }
 
@@ -157,6 +160,9 @@ impl Context<'_> {
         }
         match outcome {
             Ok(applied) => {
+                if let (What::CopyIfDifferent, Applied::Same, Some(known), Some(dest)) = (op.what, applied, self.known, &op.dest) {
+                    known.lock().unwrap_or_else(PoisonError::into_inner).note(&dir.key_of(&op.name), &op.source, dest);
+                }
                 if op.what != What::Nothing {
                     self.applied(dir, op, applied, false);
                 }

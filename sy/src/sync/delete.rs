@@ -48,7 +48,7 @@ impl Graveyard {
         if note.len() > IN_MEMORY {
             let file = match &mut self.file {
                 Some(file) => file,
-                none => none.insert(BufWriter::new(unnamed_file()?)),
+                none => none.insert(BufWriter::new(crate::state::unnamed_file()?)),
             };
             file.write_all(&self.memory)?;
             self.memory.clear();
@@ -92,14 +92,6 @@ fn read_note(reader: &mut impl Read) -> std::io::Result<Option<(Doomed, Option<T
         |at: usize| Time { seconds: number(at) as i64, nanos: u32::from_le_bytes(fixed[at + 8..at + 12].try_into().unwrap_or_default()) };
     let kind = KINDS[usize::from(fixed[0]) % KINDS.len()];
     Ok(Some((Doomed { key, kind, size: number(2), ino: number(10), mtime: time(18) }, (fixed[1] == 1).then(|| time(30)))))
-}
-
-fn unnamed_file() -> std::io::Result<File> {
-    let dir = std::env::temp_dir();
-    let path = dir.join(format!("sypy-{}-{:x}", std::process::id(), Time::now().total_nanos()));
-    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
-    std::fs::remove_file(&path)?;
-    Ok(file)
 }
 
 /// May this many deletions be made? Judged on all of them, before the first.

@@ -109,6 +109,10 @@ fn run_inner(
         Some(dest) => Some(LocalLane::new(&sides.source, dest, options, precision, control, tally)?),
         None => None,
     };
+    let known = match &sides.dest {
+        Some(dest) if options.checksum => crate::state::Index::open(sides.source.real_path(), dest.real_path()).map(Mutex::new),
+        _ => None,
+    };
     let cx = Context {
         options,
         control,
@@ -118,13 +122,20 @@ fn run_inner(
         dest: sides.dest.as_ref().map(|dest| dest as &dyn Endpoint),
         lane: lane.as_ref().map(|lane| lane as &dyn Lane),
         rules: Rules::new(options, precision, Time::now().total_nanos()),
+        known: known.as_ref(),
         errors: Mutex::default(),
     };
-    let outcome = carry_out(&cx, sides.start()?, &filter, sides.backup_key(options));
+    let outcome = sides.start().and_then(|start| carry_out(&cx, start, &filter, sides.backup_key(options)));
     if let Some(lane) = &lane {
         tally.bytes_read.store(lane.bytes_read.load(Relaxed), Relaxed);
     }
     errors.extend(cx.take_errors());
+    if let (Some(known), false) = (known, options.dry_run) {
+        let index = known.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Err(error) = index.finish(outcome.is_ok() && !control.should_stop()) {
+            observer.log(Level::Warning, &format!("what was compared could not be remembered: {error}"));
+        }
+    }
     outcome
 }
 
@@ -148,6 +159,12 @@ fn carry_out(cx: &Context<'_>, start: plan::Start, filter: &Filter, spared: Opti
         work.link(std::mem::take(&mut planner.followers));
         work.retry();
         stopped(cx)?;
+        if cx.control.gave_up.load(Relaxed) {
+            // Not everything was looked at, so nothing may be deleted.
+            cx.log(Level::Warning, &format!("stopped after {} failed items (max_errors); nothing was deleted", cx.options.max_errors));
+            work.give_up();
+            return Ok(());
+        }
         let deleted = delete(cx, &work, &mut planner);
         work.after_deletions(std::mem::take(&mut planner.after_deletions), matches!(deleted, Ok(true)));
         work.give_up();

@@ -3,11 +3,11 @@
 //! One thread plans; what it decides is in order and the same in a dry run. Deletions are only gathered here.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError};
 
 use super::apply::{Follower, Work};
-use super::compare::{Decision, decide};
+use super::compare::{Decision, decide, same_content};
 use super::context::Context;
 use super::delete::Graveyard;
 use super::dir::Dir;
@@ -289,7 +289,7 @@ impl<'w, 'r> Planner<'w, 'r> {
             }
             cx.directory_created(&key, if in_the_way.is_some() { Reason::Kind } else { Reason::New });
         }
-        let source = match ahead.source.map_or_else(|| cx.source.list(&key), |wanted| wanted.take()) {
+        let source = match ahead.source.map_or_else(|| cx.source.list(&key), |wanted| wanted.take(|| self.work.pool.help())) {
             Ok(listing) => listing,
             Err(error) => {
                 self.incomplete = true;
@@ -298,14 +298,16 @@ impl<'w, 'r> Planner<'w, 'r> {
             }
         };
         let dest = match (had, cx.dest) {
-            (Some(_), Some(endpoint)) => match ahead.dest.map_or_else(|| endpoint.list(&key), |wanted| wanted.take()) {
-                Ok(listing) => Some(listing),
-                Err(error) => {
-                    self.incomplete = true;
-                    cx.fail(error);
-                    return Ok(());
+            (Some(_), Some(endpoint)) => {
+                match ahead.dest.map_or_else(|| endpoint.list(&key), |wanted| wanted.take(|| self.work.pool.help())) {
+                    Ok(listing) => Some(listing),
+                    Err(error) => {
+                        self.incomplete = true;
+                        cx.fail(error);
+                        return Ok(());
+                    }
                 }
-            },
+            }
             _ => None,
         };
         if self.frames.len() == 1 && self.frames[0].dir.like.is_none() {
@@ -345,6 +347,15 @@ impl<'w, 'r> Planner<'w, 'r> {
         };
         let dest = twin.map(|item| item.meta).or(dir_in_the_way);
         let decision = decide(&cx.rules, &meta, target.as_deref(), dest.as_ref(), twin.and_then(|item| item.target.as_deref()));
+        let decision = match (decision, self.cx.known, &dest) {
+            // Read and found equal before, and neither side changed since.
+            (Ok((What::CopyIfDifferent, _)), Some(known), Some(dest))
+                if known.lock().unwrap_or_else(PoisonError::into_inner).equal(&key, &meta, dest) =>
+            {
+                same_content(&cx.rules, &meta, dest)
+            }
+            (decision, _, _) => decision,
+        };
         let (what, reason) = match decision {
             Ok(decided) => decided,
             Err(Reason::Unchanged) if cx.options.remove_source_files => (What::Nothing, Reason::Unchanged),
@@ -472,7 +483,7 @@ impl<'w, 'r> Planner<'w, 'r> {
             return self.doom(doomed);
         }
         let Some(endpoint) = self.cx.dest else { return };
-        match ahead.dest.map_or_else(|| endpoint.list(&doomed.key), |wanted| wanted.take()) {
+        match ahead.dest.map_or_else(|| endpoint.list(&doomed.key), |wanted| wanted.take(|| self.work.pool.help())) {
             Ok(listing) => {
                 let dir = Arc::new(Dir::new(&doomed.key, Some(Arc::clone(&frame.dir)), None, Some(meta), self.cx));
                 let scope = frame.scope.clone();
@@ -532,7 +543,8 @@ impl<'w, 'r> Planner<'w, 'r> {
             let (index, row) = (frame.asked_to, frame.rows[frame.asked_to]);
             frame.asked_to += 1;
             let (from, to) = (frame.source_kind(row) == Some(Kind::Dir), frame.dest_kind(row) == Some(Kind::Dir));
-            if !from && !(to && cx.options.delete) {
+            let wanted = from || to && cx.options.delete;
+            if !wanted {
                 continue;
             }
             let name = match (row.source, row.dest, &frame.source, &frame.dest) {

@@ -81,6 +81,15 @@ impl<'r> Pool<'r> {
         }
     }
 
+    /// Reads one of the listings that will be wanted. Returns whether there was one.
+    pub fn help(&self) -> bool {
+        if self.ahead.load(Relaxed) >= READ_AHEAD {
+            return false;
+        }
+        let next = self.lock().listings.pop();
+        next.inspect(|wanted| wanted.read()).is_some()
+    }
+
     /// Directories that will be wanted, soonest first.
     pub fn want(&self, soon: impl DoubleEndedIterator<Item = Arc<Wanted<'r>>>) {
         let mut state = self.lock();

@@ -45,8 +45,9 @@ impl<'r> Wanted<'r> {
         self.ready.notify_one();
     }
 
-    /// The listing: read now if nobody has begun to, else waited for.
-    pub fn take(&self) -> Result<Listing> {
+    /// The listing: read now if nobody has begun to. While somebody else reads it, `help` is called, which does other
+    /// work and returns whether it found any: going to sleep and being woken costs as much as reading a directory.
+    pub fn take(&self, mut help: impl FnMut() -> bool) -> Result<Listing> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             match std::mem::replace(&mut *state, State::Taken) {
@@ -56,7 +57,12 @@ impl<'r> Wanted<'r> {
                 }
                 State::Running => {
                     *state = State::Running;
-                    state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    drop(state);
+                    let helped = help();
+                    state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                    if !helped && matches!(*state, State::Running) {
+                        state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    }
                 }
                 State::Ready(listing) => {
                     self.ahead.fetch_sub(weight(&listing), Relaxed);

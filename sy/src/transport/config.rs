@@ -190,23 +190,24 @@ impl OptionValue for Pairs {
 /// Declares a config: fields with defaults, and how they go together.
 macro_rules! config {
     (
-        $(#[$meta:meta])* $config:ident $({ $($client:ident)? })?;
-        $( $(#[$doc:meta])* $name:ident: $ty:ty = $default:expr; )*
+        $(#[$meta:meta])* $config:ident $(with $client:ident)? {
+            $( $(#[$doc:meta])* $name:ident: $ty:ty = $default:expr; )*
+        }
         validate($this:ident) $validate:block
     ) => {
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq)]
         pub struct $config {
             $( $(#[$doc])* pub $name: $ty, )*
-            $($(
+            $(
                 /// Timeouts, retries and connection pool; `None` for the defaults.
                 pub $client: Option<$crate::transport::cloud::CloudClientOptions>,
-            )?)?
+            )?
         }
 
         impl Default for $config {
             fn default() -> Self {
-                Self { $( $name: $default, )* $($( $client: None )?)? }
+                Self { $( $name: $default, )* $( $client: None )? }
             }
         }
 
@@ -250,7 +251,7 @@ macro_rules! config {
                 $validate
             }
 
-            $($(
+            $(
                 const HAS_CLIENT: bool = true;
                 fn client(&self) -> Option<&$crate::transport::cloud::CloudClientOptions> {
                     self.$client.as_ref()
@@ -258,7 +259,7 @@ macro_rules! config {
                 fn set_client(&mut self, client: Option<$crate::transport::cloud::CloudClientOptions>) {
                     self.$client = client;
                 }
-            )?)?
+            )?
         }
     };
 }

@@ -82,6 +82,9 @@ impl Meta {
     }
 }
 
+/// An entry by itself: its metadata, and the target of a symbolic link.
+pub type Found = (Meta, Option<Box<[u8]>>);
+
 /// One entry of a listing; its name stands in the listing.
 #[derive(Debug)]
 pub struct Item {

@@ -8,7 +8,7 @@ mod entry;
 mod lane;
 pub mod local;
 
-pub use entry::{Item, Kind, Listing, Meta, Time, key_order};
+pub use entry::{Found, Item, Kind, Listing, Meta, Time, key_order};
 pub use lane::{Applied, Doomed, Lane, Op, What};
 
 use crate::error::Result;
@@ -32,7 +32,7 @@ pub trait Endpoint: Send + Sync + std::fmt::Debug {
     fn list(&self, key: &[u8]) -> Result<Listing>;
 
     /// One entry, and its target if it is a symbolic link; `None` if there is none.
-    fn stat(&self, dir: &[u8], name: &[u8]) -> Result<Option<(Meta, Option<Box<[u8]>>)>>;
+    fn stat(&self, dir: &[u8], name: &[u8]) -> Result<Option<Found>>;
 
     /// The content of a small file, such as one that holds filter rules.
     fn read(&self, key: &[u8]) -> Result<Vec<u8>>;

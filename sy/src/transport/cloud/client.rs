@@ -5,25 +5,26 @@ use crate::transport::config::{Url, config};
 
 config! {
     /// How the HTTP client of an object store behaves. Times are in seconds.
-    CloudClientOptions;
-    /// Idle connections kept for each host.
-    pool_max_idle_per_host: u64 = 50;
-    /// An idle connection is closed after this long.
-    pool_idle_timeout_secs: u64 = 30;
-    connect_timeout_secs: u64 = 5;
-    /// For one request, its body included.
-    request_timeout_secs: u64 = 60;
-    max_retries: u64 = 3;
-    /// No retry is begun later than this after the first try.
-    retry_timeout_secs: u64 = 15;
-    /// Plain HTTP is refused unless this is set.
-    allow_http: bool = false;
-    proxy_url: Option<Url> = None;
-    /// PEM file with the certificates to trust beside the system's.
-    ca_bundle: Option<std::path::PathBuf> = None;
-    user_agent: Option<String> = None;
-    /// Connections at a time, to all hosts together.
-    max_connections: Option<u64> = None;
+    CloudClientOptions {
+        /// Idle connections kept for each host.
+        pool_max_idle_per_host: u64 = 50;
+        /// An idle connection is closed after this long.
+        pool_idle_timeout_secs: u64 = 30;
+        connect_timeout_secs: u64 = 5;
+        /// For one request, its body included.
+        request_timeout_secs: u64 = 60;
+        max_retries: u64 = 3;
+        /// No retry is begun later than this after the first try.
+        retry_timeout_secs: u64 = 15;
+        /// Plain HTTP is refused unless this is set.
+        allow_http: bool = false;
+        proxy_url: Option<Url> = None;
+        /// PEM file with the certificates to trust beside the system's.
+        ca_bundle: Option<std::path::PathBuf> = None;
+        user_agent: Option<String> = None;
+        /// Connections at a time, to all hosts together.
+        max_connections: Option<u64> = None;
+    }
     validate(this) {
         for (name, value) in [
             ("connect_timeout_secs", this.connect_timeout_secs),

@@ -22,25 +22,26 @@ const PART_SIZE: std::ops::RangeInclusive<u64> = 5 << 20..=5 << 30;
 
 config! {
     /// Amazon S3 and what speaks its protocol.
-    S3Config { client_options };
-    access_key_id: Option<String> = None;
-    secret_access_key: Option<Secret> = None;
-    /// Comes with temporary credentials.
-    session_token: Option<Secret> = None;
-    region: Option<String> = None;
-    /// Of a service that is not Amazon's.
-    endpoint: Option<Url> = None;
-    /// Section of the shared credentials file.
-    profile: Option<String> = None;
-    bucket_style: BucketStyle = BucketStyle::Auto;
-    /// Requests are not signed.
-    anonymous: bool = false;
-    storage_class: Option<String> = None;
-    /// Server-side encryption: `AES256`, `aws:kms`, …
-    sse: Option<String> = None;
-    part_size: Option<Size> = None;
-    /// The requester agrees to be charged.
-    request_payer: bool = false;
+    S3Config with client_options {
+        access_key_id: Option<String> = None;
+        secret_access_key: Option<Secret> = None;
+        /// Comes with temporary credentials.
+        session_token: Option<Secret> = None;
+        region: Option<String> = None;
+        /// Of a service that is not Amazon's.
+        endpoint: Option<Url> = None;
+        /// Section of the shared credentials file.
+        profile: Option<String> = None;
+        bucket_style: BucketStyle = BucketStyle::Auto;
+        /// Requests are not signed.
+        anonymous: bool = false;
+        storage_class: Option<String> = None;
+        /// Server-side encryption: `AES256`, `aws:kms`, …
+        sse: Option<String> = None;
+        part_size: Option<Size> = None;
+        /// The requester agrees to be charged.
+        request_payer: bool = false;
+    }
     validate(this) {
         endpoint(this.endpoint.as_ref())?;
         both("access_key_id", this.access_key_id.is_some(), "secret_access_key", this.secret_access_key.is_some())?;
@@ -60,16 +61,17 @@ config! {
 
 config! {
     /// Google Cloud Storage.
-    GcsConfig { client_options };
-    /// JSON key file of a service account, or of a user.
-    credentials_file: Option<PathBuf> = None;
-    project_id: Option<String> = None;
-    /// The text of such a file.
-    credentials_json: Option<Secret> = None;
-    /// OAuth 2.0 access token.
-    token: Option<Secret> = None;
-    endpoint: Option<Url> = None;
-    anonymous: bool = false;
+    GcsConfig with client_options {
+        /// JSON key file of a service account, or of a user.
+        credentials_file: Option<PathBuf> = None;
+        project_id: Option<String> = None;
+        /// The text of such a file.
+        credentials_json: Option<Secret> = None;
+        /// OAuth 2.0 access token.
+        token: Option<Secret> = None;
+        endpoint: Option<Url> = None;
+        anonymous: bool = false;
+    }
     validate(this) {
         endpoint(this.endpoint.as_ref())?;
         if this.credentials_json.as_ref().is_some_and(|json| !json.expose().trim_start().starts_with('{')) {
@@ -86,18 +88,19 @@ config! {
 
 config! {
     /// Azure Blob Storage.
-    AzureConfig { client_options };
-    /// Name of the storage account.
-    account: Option<String> = None;
-    /// Of the storage account.
-    key: Option<Secret> = None;
-    sas_token: Option<Secret> = None;
-    tenant_id: Option<String> = None;
-    /// Of a service principal, or of a managed identity.
-    client_id: Option<String> = None;
-    client_secret: Option<Secret> = None;
-    connection_string: Option<Secret> = None;
-    endpoint: Option<Url> = None;
+    AzureConfig with client_options {
+        /// Name of the storage account.
+        account: Option<String> = None;
+        /// Of the storage account.
+        key: Option<Secret> = None;
+        sas_token: Option<Secret> = None;
+        tenant_id: Option<String> = None;
+        /// Of a service principal, or of a managed identity.
+        client_id: Option<String> = None;
+        client_secret: Option<Secret> = None;
+        connection_string: Option<Secret> = None;
+        endpoint: Option<Url> = None;
+    }
     validate(this) {
         endpoint(this.endpoint.as_ref())?;
         if this.client_secret.is_some() && (this.client_id.is_none() || this.tenant_id.is_none()) {

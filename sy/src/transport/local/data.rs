@@ -81,7 +81,7 @@ impl Copier {
         if holes && self.sparse && from == 0 {
             return self.copy_sparse(source, meta, dest, ways, control);
         }
-        if meta.size > SMALL && ways.kernel && !(holes && !self.sparse) {
+        if meta.size > SMALL && ways.kernel && (self.sparse || !holes) {
             return self.copy_range(source, dest, ways, from, meta.size, control);
         }
         self.copy_buffered(source, dest, from, meta.size, control)

@@ -15,7 +15,7 @@ use super::attributes::{Keep, Now, chmod_at, chown_at, has_default_acl, set_time
 use super::data::{Copier, Failure, first_difference};
 use super::place::{exchange, is_still, place};
 use super::root::{Follow, Root, stat_at, stat_fd};
-use super::temp::{Ours, ours, part_name, temp_name};
+use super::temp::{Ours, TempNames, ours, part_name};
 use super::{LocalEndpoint, remove};
 use crate::cli::Options;
 use crate::error::{ErrorKind, Result, SyncError};
@@ -32,6 +32,7 @@ pub struct LocalLane<'r> {
     dest: &'r Root,
     keep: Keep,
     copier: Copier,
+    temp_names: TempNames,
     aside: Option<Aside>,
     trash: bool,
     precision: u64,
@@ -72,6 +73,7 @@ impl<'r> LocalLane<'r> {
             dest,
             keep: Keep::new(options),
             copier: Copier::new(options.bwlimit.map(|size| size.0), options.sparse),
+            temp_names: TempNames::new(),
             aside,
             trash: options.trash || options.backup_dir.is_some(),
             precision,
@@ -259,7 +261,7 @@ impl<'r> LocalLane<'r> {
             }
         }
         loop {
-            let name = temp_name();
+            let name = self.temp_names.next();
             match self.writable(dir, dest_dir, || rustix::fs::openat(dest_dir, &*name, flags | OFlags::EXCL, Mode::from_raw_mode(mode))) {
                 Ok(fd) => {
                     dir.touch();
@@ -313,7 +315,7 @@ impl<'r> LocalLane<'r> {
     fn make_other(&self, dir: &Dir<'_>, op: &Op) -> Result<Applied> {
         let dest_dir = self.dest_dir(dir)?;
         let fail = |errno| SyncError::os(errno, "create", self.dest_path(dir, op));
-        let temp = temp_name();
+        let temp = self.temp_names.next();
         self.writable(dir, dest_dir.as_fd(), || match (op.source.kind, &op.target) {
             (Kind::Symlink, Some(target)) => rustix::fs::symlinkat(&**target, &*dest_dir, &*temp),
             (kind, _) => {
@@ -469,7 +471,7 @@ impl Lane for LocalLane<'_> {
                 if let Some(aside) = &self.aside {
                     aside.keep(dest_dir.as_fd(), &parent.key_of(name))?;
                 }
-                let temp = temp_name();
+                let temp = self.temp_names.next();
                 make(&temp).map_err(fail)?;
                 if let Err(refusal) = exchange(dest_dir.as_fd(), &temp, name, AtFlags::empty()) {
                     let _ = rustix::fs::unlinkat(&*dest_dir, &*temp, AtFlags::REMOVEDIR);
@@ -513,7 +515,7 @@ impl Lane for LocalLane<'_> {
             Ok(now) if (now.ino, now.dev) == (target.ino, target.dev) => return Ok(Some(Applied::Same)),
             _ => {}
         }
-        let temp = temp_name();
+        let temp = self.temp_names.next();
         match self.writable(dir, dest_dir.as_fd(), || rustix::fs::linkat(&leader_dir, leader_name, &*dest_dir, &*temp, AtFlags::empty())) {
             Ok(()) => {}
             // The file system has no links, or no more for this file.

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::root::{Follow, Root, stat_at, stat_fd};
 use super::temp::{Ours, ours};
 use crate::error::{ErrorKind, Result, SyncError};
-use crate::transport::{Kind, Listing, Meta, Time};
+use crate::transport::{Found, Kind, Listing, Time};
 
 const BUFFER: usize = 64 << 10;
 /// Seconds after which a temporary file that was made elsewhere is taken to be left behind.
@@ -69,7 +69,7 @@ pub fn list(root: &Root, key: &[u8]) -> Result<Listing> {
 }
 
 /// The metadata of one name, and the target of a link that is not followed.
-pub fn stat(root: &Root, dir_key: &[u8], dir: BorrowedFd<'_>, name: &[u8]) -> Result<(Meta, Option<Box<[u8]>>)> {
+pub fn stat(root: &Root, dir_key: &[u8], dir: BorrowedFd<'_>, name: &[u8]) -> Result<Found> {
     let fail = |errno| SyncError::os(errno, "read", root.path_of(&super::child_key(dir_key, name)));
     let meta = stat_at(dir, name).map_err(fail)?;
     if meta.kind != Kind::Symlink {

@@ -23,7 +23,7 @@ use root::Root;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Capabilities, Endpoint, Listing, Meta};
+use super::{Capabilities, Endpoint, Found, Listing, Meta};
 use crate::error::{ErrorKind, Result, SyncError};
 
 /// An open local directory.
@@ -74,7 +74,7 @@ impl Endpoint for LocalEndpoint {
         list::list(&self.root, key)
     }
 
-    fn stat(&self, dir: &[u8], name: &[u8]) -> Result<Option<(Meta, Option<Box<[u8]>>)>> {
+    fn stat(&self, dir: &[u8], name: &[u8]) -> Result<Option<Found>> {
         let handle = match self.root.open_dir(dir) {
             Ok(handle) => handle,
             Err(Errno::NOENT) => return Ok(None),

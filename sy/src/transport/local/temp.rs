@@ -1,8 +1,8 @@
 //! Names of temporary files: told from a user's files, unique, and traceable to the process that made them.
 //!
-//! `.sypy-tmp-HOST-PID-START-N` is a file in flight; `.sypy-part-HASH` a large one that the next run may go on with.
+//! `.sypy-tmp-HOST-PID-START-RUN.N` is a file in flight; `.sypy-part-HASH` a large one that the next run may go on with.
 
-use std::fmt::Write;
+use std::io::Write;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -34,8 +34,9 @@ pub fn ours(name: &[u8]) -> Option<Ours> {
     let rest = std::str::from_utf8(name.strip_prefix(TEMP)?).ok()?;
     let mut parts = rest.split('-');
     let (host, pid, start, number) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let (run, count) = number.split_once('.')?;
     let hex = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_hexdigit());
-    if parts.next().is_some() || host.len() != 8 || ![host, pid, start, number].into_iter().all(hex) {
+    if parts.next().is_some() || host.len() != 8 || ![host, pid, start, run, count].into_iter().all(hex) {
         return None;
     }
     let alive = || {
@@ -49,17 +50,26 @@ pub fn ours(name: &[u8]) -> Option<Ours> {
     })
 }
 
-/// A new name for a file in flight.
-pub fn temp_name() -> Vec<u8> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    // The process id is asked each time: a forked child must not use its parent's name.
-    let pid = rustix::process::getpid().as_raw_nonzero().get();
-    static PREFIX: OnceLock<(i32, String)> = OnceLock::new();
-    let prefix = |pid: i32| format!(".sypy-tmp-{}-{pid:x}-{:x}-", this_host(), start_of("self").unwrap_or(0));
-    let (owner, known) = PREFIX.get_or_init(|| (pid, prefix(pid)));
-    let mut name = if *owner == pid { known.clone() } else { prefix(pid) };
-    let _ = write!(name, "{:x}", NEXT.fetch_add(1, Relaxed));
-    name.into_bytes()
+/// Makes the names of one run. Runs don't survive a fork, so the process is asked for its id once.
+#[derive(Debug)]
+pub struct TempNames {
+    prefix: String,
+    next: AtomicU64,
+}
+
+impl TempNames {
+    pub fn new() -> Self {
+        // Two runs in one process must not meet in a directory either.
+        static RUNS: AtomicU64 = AtomicU64::new(0);
+        let (pid, start, run) = (std::process::id(), start_of("self").unwrap_or(0), RUNS.fetch_add(1, Relaxed));
+        Self { prefix: format!(".sypy-tmp-{}-{pid:x}-{start:x}-{run:x}", this_host()), next: AtomicU64::new(0) }
+    }
+
+    pub fn next(&self) -> Vec<u8> {
+        let mut name = Vec::with_capacity(self.prefix.len() + 8);
+        let _ = write!(name, "{}.{:x}", self.prefix, self.next.fetch_add(1, Relaxed));
+        name
+    }
 }
 
 /// The name under which a large file is kept until it is whole. It depends on what is copied, so a changed source starts anew.
@@ -99,18 +109,18 @@ mod tests {
 
     #[test]
     fn our_own_names_are_in_use_while_we_live() {
-        assert_eq!(ours(&temp_name()), Some(Ours::InUse));
+        assert_eq!(ours(&TempNames::new().next()), Some(Ours::InUse));
     }
 
     #[test]
     fn names_of_dead_processes_are_leftovers() {
-        let name = format!(".sypy-tmp-{}-{:x}-1-0", this_host(), u32::MAX >> 2);
+        let name = format!(".sypy-tmp-{}-{:x}-1-0.0", this_host(), u32::MAX >> 2);
         assert_eq!(ours(name.as_bytes()), Some(Ours::Leftover));
     }
 
     #[test]
     fn other_names_are_the_users() {
-        for name in [".sypy-tmp-", ".sypy-tmp-notes", ".sypy-part-1", "sypy", ".syignore", ".sypy-tmp-0123456-1-1-1"] {
+        for name in [".sypy-tmp-", ".sypy-tmp-notes", ".sypy-part-1", "sypy", ".syignore", ".sypy-tmp-0123456-1-1-1.1"] {
             assert_eq!(ours(name.as_bytes()), None, "{name}");
         }
     }

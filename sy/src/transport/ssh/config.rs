@@ -16,28 +16,29 @@ choice! {
 
 config! {
     /// A connection to an SSH host. What is not set comes from ssh's own configuration.
-    SshConfig;
-    key_file: Option<PathBuf> = None;
-    port: Option<u16> = None;
-    password: Option<Secret> = None;
-    compression: bool = false;
-    /// `[user@]host[:port]` to go through; several are separated by commas.
-    proxy_jump: Option<String> = None;
-    connect_timeout: Option<Span> = None;
-    /// Connections side by side.
-    pool_size: Option<u64> = None;
-    user: Option<String> = None;
-    /// The text of a private key.
-    key_data: Option<Secret> = None;
-    /// Of the private key.
-    passphrase: Option<Secret> = None;
-    known_hosts: Option<PathBuf> = None;
-    host_key_policy: HostKeyPolicy = HostKeyPolicy::Strict;
-    config_file: Option<PathBuf> = None;
-    /// Where the agent is on the host.
-    agent_path: Option<String> = None;
-    /// ssh's own options, by their names there.
-    options: Pairs = Pairs::default();
+    SshConfig {
+        key_file: Option<PathBuf> = None;
+        port: Option<u16> = None;
+        password: Option<Secret> = None;
+        compression: bool = false;
+        /// `[user@]host[:port]` to go through; several are separated by commas.
+        proxy_jump: Option<String> = None;
+        connect_timeout: Option<Span> = None;
+        /// Connections side by side.
+        pool_size: Option<u64> = None;
+        user: Option<String> = None;
+        /// The text of a private key.
+        key_data: Option<Secret> = None;
+        /// Of the private key.
+        passphrase: Option<Secret> = None;
+        known_hosts: Option<PathBuf> = None;
+        host_key_policy: HostKeyPolicy = HostKeyPolicy::Strict;
+        config_file: Option<PathBuf> = None;
+        /// Where the agent is on the host.
+        agent_path: Option<String> = None;
+        /// ssh's own options, by their names there.
+        options: Pairs = Pairs::default();
+    }
     validate(this) {
         if this.key_file.is_some() && this.key_data.is_some() {
             return Err(SyncError::config("key_file and key_data are both set").hint("set one of them"));

@@ -1,0 +1,317 @@
+//! Remembers which pairs of files were found equal in content, so that the next comparison need not read them.
+//!
+//! One file for a pair of locations: records in key order, each a key and what both sides looked like then. A run goes
+//! through it in step with its walk, so it costs neither memory nor random access. What workers find out of order is
+//! sorted aside and merged in at the end. A record that does not fit any more is as good as none: the content is read.
+
+use std::collections::BinaryHeap;
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use crate::transport::{Meta, Time};
+
+const MAGIC: &[u8] = b"sypy index 1\n";
+/// New records are sorted in memory up to this many bytes, then set aside on disk.
+const IN_MEMORY: usize = 8 << 20;
+/// Clocks that stamp changes tick at least this often, nanoseconds: a later write shows.
+const TICK: i128 = 20_000_000;
+
+/// What a file looks like from outside, hashed.
+type Fingerprint = [u8; 16];
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Record {
+    key: Vec<u8>,
+    source: Fingerprint,
+    dest: Fingerprint,
+}
+
+impl Record {
+    fn weight(&self) -> usize {
+        self.key.len() + 34
+    }
+}
+
+#[derive(Debug)]
+pub struct Index {
+    path: PathBuf,
+    header: Vec<u8>,
+    old: Option<Records>,
+    next: Option<Record>,
+    /// Parts of the old file that still hold, as byte ranges.
+    kept: Vec<Range<u64>>,
+    dropped: bool,
+    fresh: Mutex<Fresh>,
+    opened: i128,
+}
+
+#[derive(Debug, Default)]
+struct Fresh {
+    records: Vec<Record>,
+    bytes: usize,
+    runs: Vec<File>,
+}
+
+impl Index {
+    /// The index for this pair of paths; `None` where no state can be kept.
+    pub fn open(source: &[u8], dest: &[u8]) -> Option<Self> {
+        let dir = super::directory()?.join("index");
+        std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o700).create(&dir).ok()?;
+        let header = [MAGIC, &(source.len() as u32).to_le_bytes(), source, &(dest.len() as u32).to_le_bytes(), dest].concat();
+        let path = dir.join(&blake3::hash(&header).to_hex()[..32]);
+        let mut index = Self {
+            path,
+            header,
+            old: None,
+            next: None,
+            kept: Vec::new(),
+            dropped: false,
+            fresh: Mutex::default(),
+            opened: Time::now().total_nanos(),
+        };
+        index.old = Records::open(&index.path, &index.header);
+        index.next = index.old.as_mut().and_then(Records::next);
+        Some(index)
+    }
+
+    /// Were these two found equal, and are they as they were? Keys must come in ascending order.
+    pub fn equal(&mut self, key: &[u8], source: &Meta, dest: &Meta) -> bool {
+        while let Some(record) = &self.next {
+            let equal = match record.key.as_slice().cmp(key) {
+                std::cmp::Ordering::Greater => return false,
+                std::cmp::Ordering::Less => false,
+                std::cmp::Ordering::Equal => (record.source, record.dest) == (fingerprint(source), fingerprint(dest)),
+            };
+            let reached = record.key.as_slice() == key;
+            self.pass(equal);
+            if reached {
+                return equal;
+            }
+        }
+        false
+    }
+
+    /// Goes past the next old record, keeping it or not.
+    fn pass(&mut self, keep: bool) {
+        let Some(old) = &mut self.old else { return };
+        let end = old.at;
+        let start = end - self.next.as_ref().map_or(0, |record| record.weight() as u64);
+        if keep {
+            match self.kept.last_mut() {
+                Some(range) if range.end == start => range.end = end,
+                _ => self.kept.push(start..end),
+            }
+        } else {
+            self.dropped = true;
+        }
+        self.next = old.next();
+    }
+
+    /// The contents were read and are equal. Not noted when one of them is so new that a change could go unseen.
+    pub fn note(&self, key: &[u8], source: &Meta, dest: &Meta) {
+        let settled = |meta: &Meta| {
+            let coarse = if meta.ctime.nanos == 0 { 2_000_000_000 } else { 0 };
+            meta.ctime.total_nanos() + TICK + coarse < self.opened
+        };
+        if !settled(source) || !settled(dest) {
+            return;
+        }
+        let record = Record { key: key.to_vec(), source: fingerprint(source), dest: fingerprint(dest) };
+        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        fresh.bytes += record.weight();
+        fresh.records.push(record);
+        if fresh.bytes > IN_MEMORY {
+            fresh.set_aside();
+        }
+    }
+
+    /// Writes the index anew if anything changed. After a run that was cut short, what it did not reach is kept.
+    pub fn finish(mut self, complete: bool) -> std::io::Result<()> {
+        while self.next.is_some() {
+            self.pass(!complete);
+        }
+        let mut fresh = std::mem::take(&mut *self.fresh.lock().unwrap_or_else(PoisonError::into_inner));
+        if !self.dropped && fresh.records.is_empty() && fresh.runs.is_empty() {
+            return Ok(());
+        }
+        fresh.records.sort_unstable();
+        let mut streams: Vec<Box<dyn Iterator<Item = Record>>> = vec![Box::new(fresh.records.into_iter())];
+        for mut run in fresh.runs {
+            run.seek(SeekFrom::Start(0))?;
+            streams.push(Box::new(Records { reader: BufReader::new(run), at: 0 }));
+        }
+        for range in self.kept {
+            let mut file = File::open(&self.path)?;
+            file.seek(SeekFrom::Start(range.start))?;
+            let limited = Records { reader: BufReader::new(file.take(range.end - range.start)), at: 0 };
+            streams.push(Box::new(limited));
+        }
+        let temp = self.path.with_extension(format!("{:x}", std::process::id()));
+        let written = (|| {
+            let mut out = BufWriter::new(File::create(&temp)?);
+            out.write_all(&self.header)?;
+            let mut heap: BinaryHeap<std::cmp::Reverse<(Record, usize)>> = BinaryHeap::new();
+            for (n, stream) in streams.iter_mut().enumerate() {
+                heap.extend(stream.next().map(|record| std::cmp::Reverse((record, n))));
+            }
+            while let Some(std::cmp::Reverse((record, n))) = heap.pop() {
+                write(&mut out, &record)?;
+                heap.extend(streams[n].next().map(|record| std::cmp::Reverse((record, n))));
+            }
+            out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_data()?;
+            std::fs::rename(&temp, &self.path)
+        })();
+        if written.is_err() {
+            let _ = std::fs::remove_file(&temp);
+        }
+        written
+    }
+}
+
+impl Fresh {
+    /// Where that fails the records are lost, and the files will be read again.
+    fn set_aside(&mut self) {
+        self.records.sort_unstable();
+        let records = std::mem::take(&mut self.records);
+        self.bytes = 0;
+        let run = (|| {
+            let mut out = BufWriter::new(super::unnamed_file()?);
+            for record in &records {
+                write(&mut out, record)?;
+            }
+            out.into_inner().map_err(std::io::IntoInnerError::into_error)
+        })();
+        self.runs.extend(run);
+    }
+}
+
+fn write(out: &mut impl Write, record: &Record) -> std::io::Result<()> {
+    out.write_all(&(record.key.len() as u16).to_le_bytes())?;
+    out.write_all(&record.source)?;
+    out.write_all(&record.dest)?;
+    out.write_all(&record.key)
+}
+
+/// Reads records until the end, or until something is not one.
+#[derive(Debug)]
+struct Records<R = BufReader<File>> {
+    reader: R,
+    at: u64,
+}
+
+impl Records {
+    fn open(path: &Path, header: &[u8]) -> Option<Self> {
+        let mut reader = BufReader::with_capacity(64 << 10, File::open(path).ok()?);
+        let mut found = vec![0; header.len()];
+        reader.read_exact(&mut found).ok()?;
+        (found == header).then_some(Self { reader, at: header.len() as u64 })
+    }
+}
+
+impl<R: Read> Iterator for Records<R> {
+    type Item = Record;
+    fn next(&mut self) -> Option<Record> {
+        let mut length = [0; 2];
+        self.reader.read_exact(&mut length).ok()?;
+        let mut record = Record { key: vec![0; usize::from(u16::from_le_bytes(length))], source: [0; 16], dest: [0; 16] };
+        self.reader.read_exact(&mut record.source).ok()?;
+        self.reader.read_exact(&mut record.dest).ok()?;
+        self.reader.read_exact(&mut record.key).ok()?;
+        self.at += record.weight() as u64;
+        Some(record)
+    }
+}
+
+fn fingerprint(meta: &Meta) -> Fingerprint {
+    let mut bytes = [0; 48];
+    let parts = [meta.dev, meta.ino, meta.size, meta.mtime.seconds as u64, meta.ctime.seconds as u64];
+    for (at, part) in parts.iter().enumerate() {
+        bytes[at * 8..][..8].copy_from_slice(&part.to_le_bytes());
+    }
+    bytes[40..44].copy_from_slice(&meta.mtime.nanos.to_le_bytes());
+    bytes[44..].copy_from_slice(&meta.ctime.nanos.to_le_bytes());
+    let mut short = [0; 16];
+    short.copy_from_slice(&blake3::hash(&bytes).as_bytes()[..16]);
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::Kind;
+
+    fn meta(ino: u64) -> Meta {
+        let time = Time { seconds: 1_000_000_000, nanos: 5 };
+        Meta { kind: Kind::File, size: 3, mtime: time, ctime: time, mode: 0, uid: 0, gid: 0, nlink: 1, ino, dev: 1, rdev: 0, allocated: 0 }
+    }
+
+    fn index(path: &Path) -> Index {
+        let header = MAGIC.to_vec();
+        let mut old = Records::open(path, &header);
+        let next = old.as_mut().and_then(Records::next);
+        let opened = Time::now().total_nanos();
+        Index { path: path.to_path_buf(), header, old, next, kept: Vec::new(), dropped: false, fresh: Mutex::default(), opened }
+    }
+
+    fn key(n: u64) -> Vec<u8> {
+        format!("{n:06}").into_bytes()
+    }
+
+    #[test]
+    fn what_was_noted_in_any_order_is_known_the_next_time() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("index");
+        let first = index(&path);
+        for n in [5, 1, 3] {
+            first.note(&key(n), &meta(n), &meta(n + 100));
+        }
+        first.finish(true).expect("written");
+        let mut second = index(&path);
+        assert!(second.equal(&key(1), &meta(1), &meta(101)));
+        assert!(!second.equal(&key(2), &meta(2), &meta(102)));
+        assert!(!second.equal(&key(3), &meta(4), &meta(103)), "the source is another file now");
+        second.note(&key(2), &meta(2), &meta(102));
+        second.finish(false).expect("written");
+        let mut third = index(&path);
+        for (n, known) in [(1, true), (2, true), (3, false), (5, true)] {
+            assert_eq!(third.equal(&key(n), &meta(n), &meta(n + 100)), known, "{n}");
+        }
+    }
+
+    #[test]
+    fn what_has_just_changed_is_not_noted() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("index");
+        let first = index(&path);
+        let fresh = Meta { ctime: Time::now(), ..meta(1) };
+        first.note(b"a", &fresh, &meta(2));
+        first.finish(true).expect("nothing to write");
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn many_records_are_merged_from_disk() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("index");
+        let first = index(&path);
+        for n in (0..5000).rev() {
+            first.note(&[key(n), vec![b'x'; 4000]].concat(), &meta(n), &meta(n));
+        }
+        assert!(!first.fresh.lock().expect("not poisoned").runs.is_empty());
+        first.finish(true).expect("written");
+        let mut second = index(&path);
+        assert!((0..5000).all(|n| second.equal(&[key(n), vec![b'x'; 4000]].concat(), &meta(n), &meta(n))));
+        second.finish(true).expect("nothing to do");
+    }
+
+    #[test]
+    fn a_damaged_index_is_no_index() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("index");
+        std::fs::write(&path, [MAGIC, &[255, 255, 1, 2, 3]].concat()).expect("written");
+        assert!(!index(&path).equal(b"a", &meta(1), &meta(1)));
+    }
+}

@@ -1,0 +1,90 @@
+"""Copies and mirrors trees between local paths, SSH hosts and object stores.
+
+>>> import sypy
+>>> sypy.SyncOptions(delete=True)
+SyncOptions(delete=True)
+
+`sync()` is the main call; `SyncOptions` has the text of every option; the exceptions are drawn in `SyncError`.
+"""
+
+from ._cli import main
+from ._errors import (
+    AlreadyExistsError,
+    AuthenticationError,
+    ConfigError,
+    ConflictError,
+    DeleteLimitError,
+    HostKeyError,
+    LockedError,
+    NetworkError,
+    NetworkTimeoutError,
+    NoSpaceError,
+    NotFoundError,
+    PartialSyncError,
+    PermissionDeniedError,
+    SourceChangedError,
+    SyncError,
+    UnsupportedError,
+    VerificationError,
+)
+from ._sypy import (
+    ActionEvent,
+    AzureConfig,
+    ChangeAction,
+    CloudClientOptions,
+    DirectoryChange,
+    DryRunDetails,
+    FileChange,
+    GcsConfig,
+    ProgressSnapshot,
+    S3Config,
+    SshConfig,
+    SymlinkChange,
+    SyncOptions,
+    SyncPath,
+    SyncStats,
+    __version__,
+    parse_path,
+    sync,
+    sync_with_options,
+)
+
+__all__ = [
+    "ActionEvent",
+    "AlreadyExistsError",
+    "AuthenticationError",
+    "AzureConfig",
+    "ChangeAction",
+    "CloudClientOptions",
+    "ConfigError",
+    "ConflictError",
+    "DeleteLimitError",
+    "DirectoryChange",
+    "DryRunDetails",
+    "FileChange",
+    "GcsConfig",
+    "HostKeyError",
+    "LockedError",
+    "NetworkError",
+    "NetworkTimeoutError",
+    "NoSpaceError",
+    "NotFoundError",
+    "PartialSyncError",
+    "PermissionDeniedError",
+    "ProgressSnapshot",
+    "S3Config",
+    "SourceChangedError",
+    "SshConfig",
+    "SymlinkChange",
+    "SyncError",
+    "SyncOptions",
+    "SyncPath",
+    "SyncStats",
+    "UnsupportedError",
+    "VerificationError",
+    "__version__",
+    "main",
+    "parse_path",
+    "sync",
+    "sync_with_options",
+]

@@ -1,0 +1,5 @@
+"""The command line, as `python -m sypy`."""
+
+from ._cli import script
+
+script()

@@ -30,9 +30,10 @@ def hidden(key: str, is_dir: bool, options: Mapping) -> bool:
 
 
 def matches(pattern: str, key: str, is_dir: bool) -> bool:
-    """rsync's patterns, as far as the tests use them: `*`, `?`, a leading and a trailing slash."""
+    """rsync's patterns, as far as the tests use them: `*`, `?` (a byte), a leading and a trailing slash."""
     if pattern.endswith("/") and not is_dir:
         return False
+    key, pattern = (os.fsencode(text).decode("latin-1") for text in (key, pattern))
     body = pattern.rstrip("/")
     regex = "".join({"*": "[^/]*", "?": "[^/]"}.get(char, re.escape(char)) for char in body.lstrip("/"))
     if body.startswith("/"):

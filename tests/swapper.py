@@ -8,6 +8,7 @@ import itertools
 import os
 import select
 import sys
+from contextlib import suppress
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
@@ -22,10 +23,9 @@ def exchange(a: str, b: str) -> None:
 def main(*paths: str) -> None:
     pairs = list(zip(paths[::2], paths[1::2], strict=True))
     for round_, (a, b) in enumerate(itertools.cycle(pairs)):
-        try:
+        # The run under test may have deleted or replaced one of the two.
+        with suppress(FileNotFoundError):
             exchange(a, b)
-        except FileNotFoundError:
-            pass  # the run under test may have deleted or replaced one of the two
         if round_ == len(pairs):
             print("swapping", flush=True)
         if round_ % 64 == 0 and select.select([sys.stdin], [], [], 0)[0]:

@@ -108,7 +108,7 @@ def test_files_that_vanish_are_recorded_and_the_rest_arrives(src, dst, command):
 
 @pytest.fixture
 def restless(src):
-    """Rewrites `src/f` in place for as long as a test runs: 8 MB of A, of B, of C …; never two letters between rounds."""
+    """Rewrites `src/f` in place for as long as a test runs: 8 MB of A, then of B …; at no moment are there three letters in it."""
     size, stop = 8_000_000, threading.Event()
     build(src, {"f": b"A" * size, "quiet": "1"})
 

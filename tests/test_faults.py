@@ -72,7 +72,7 @@ def sweep(sy_binary, strace, two, tmp_path, calls, error, steps) -> int:
     for when in steps:
         run(["rm", "-rf", dst])
         build(dst, OLD)
-        if not run_with_fault(sy_binary, strace, src, dst, calls, error, when, tmp_path / "log", "--delete", "--force-delete", "--retry=0"):
+        if not run_with_fault(sy_binary, strace, src, dst, calls, error, when, tmp_path / "log", *FORCE):
             break
         reached += 1
         done = run([sy_binary, f"{src}/", f"{dst}/", "--delete", "--force-delete"])
@@ -83,6 +83,7 @@ def sweep(sy_binary, strace, two, tmp_path, calls, error, steps) -> int:
 
 
 STEPS = range(1, 13)
+FORCE = ("--delete", "--force-delete", "--retry=0")
 MANY_STEPS = range(1, 400)
 
 
@@ -115,7 +116,10 @@ def test_any_failing_call_loses_nothing(sy_binary, strace, two, tmp_path, calls,
     sweep(sy_binary, strace, two, tmp_path, calls, error, MANY_STEPS)
 
 
-@pytest.mark.parametrize(("calls", "error"), [(WRITING, "ENOSPC"), (RENAMING, "EIO"), (OTHERS["open"], "EMFILE"), ("fchmod,utimensat", "EPERM")])
+ALWAYS = [(WRITING, "ENOSPC"), (RENAMING, "EIO"), (OTHERS["open"], "EMFILE"), ("fchmod,utimensat", "EPERM")]
+
+
+@pytest.mark.parametrize(("calls", "error"), ALWAYS)
 def test_a_call_that_always_fails_loses_nothing(sy_binary, strace, two, tmp_path, calls, error):
     src, dst = two
     run_with_fault(sy_binary, strace, src, dst, calls, error, "3+", tmp_path / "log", "--retry=0")
@@ -125,7 +129,7 @@ def test_a_file_that_cannot_be_read_is_recorded_and_the_rest_arrives(sy_binary, 
     src, dst = two
     log = tmp_path / "log"
     prefix = [*strace(*inject(READING, "EIO", "1+"), log=log), "-P", str(src / "changed")]
-    done = run([*prefix, sy_binary, f"{src}/", f"{dst}/", "--delete", "--force-delete", "--retry=0"])
+    done = run([*prefix, sy_binary, f"{src}/", f"{dst}/", *FORCE])
     assert "(INJECTED)" in log.read_text()
     assert done.returncode == 23
     assert re.search(r"changed.*Input/output error", done.stderr)
@@ -151,7 +155,7 @@ def test_a_listing_that_fails_half_way_deletes_nothing(sy_binary, strace, src, d
     build(dst, {"gone": "x", "d/gone": "x", **{f"d/f{n:04}": "1" for n in range(3000)}})
     log = tmp_path / "log"
     prefix = [*strace(*inject(LISTING, "EIO", 2), log=log), "-P", str(src.parent / side / "d")]
-    done = run([*prefix, sy_binary, f"{src}/", f"{dst}/", "--delete", "--force-delete", "--retry=0"])
+    done = run([*prefix, sy_binary, f"{src}/", f"{dst}/", *FORCE])
     assert "(INJECTED)" in log.read_text()
     assert done.returncode == 23
     assert (dst / "gone").exists() and (dst / "d/gone").exists()

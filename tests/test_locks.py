@@ -44,9 +44,8 @@ def test_the_command_line_says_so(src, dst, other, command):
 def test_destinations_inside_each_other_are_one(src, tmp_path, other, inner):
     first, second = (tmp_path / "dst", tmp_path / "dst/sub") if inner else (tmp_path / "dst/sub", tmp_path / "dst")
     second.mkdir(parents=True, exist_ok=True)
-    with slow_run_into(src, first):
-        with pytest.raises(sypy.LockedError):
-            sypy.sync(f"{other}/", f"{second}/")
+    with slow_run_into(src, first), pytest.raises(sypy.LockedError):
+        sypy.sync(f"{other}/", f"{second}/")
 
 
 def test_another_way_to_name_a_destination_does_not_help(src, dst, other, tmp_path):

@@ -45,7 +45,8 @@ impl<C: Config> Fields<C> {
     fn assign(&mut self, class: &str, name: &str, object: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = object.py();
         if name == PICKLE {
-            self.pickle_secrets = object.cast::<PyBool>().map_err(|_| PyTypeError::new_err("pickle_secrets must be True or False"))?.is_true();
+            self.pickle_secrets =
+                object.cast::<PyBool>().map_err(|_| PyTypeError::new_err("pickle_secrets must be True or False"))?.is_true();
         } else if name == CLIENT && C::HAS_CLIENT {
             let client = match object.is_none() {
                 true => None,
@@ -364,7 +365,10 @@ const SSH_DOCS: &[(&str, &str)] = &[
     ("key_data", "The text of a private key, in place of `key_file`; never shown."),
     ("passphrase", "Opens the private key; never shown."),
     ("known_hosts", "File of known host keys; `None`: ssh's own."),
-    ("host_key_policy", "`\"strict\"` (default): the host's key must be known. `\"accept-new\"`: a new host's key is noted; a changed one is refused."),
+    (
+        "host_key_policy",
+        "`\"strict\"` (default): the host's key must be known. `\"accept-new\"`: a new host's key is noted; a changed one is refused.",
+    ),
     ("config_file", "Configuration file of ssh; `None`: the user's."),
     ("agent_path", "Where the `sy` program is on the host; `None`: found on its PATH."),
     ("options", "ssh's own options by name, such as `{\"ServerAliveInterval\": \"30\"}`; empty by default."),
@@ -383,4 +387,3 @@ const CLIENT_DOCS: &[(&str, &str)] = &[
     ("user_agent", "What the client calls itself; `None`: sypy and its version."),
     ("max_connections", "Connections at a time to all hosts together, at least 1; `None`: no limit."),
 ];
-

@@ -63,9 +63,9 @@ impl PyChangeAction {
         }
         let all = [Self::Create, Self::Update, Self::Delete, Self::Skip];
         let word = object.cast::<PyString>()?.to_str()?;
-        all.into_iter().find(|action| action.word() == word).ok_or_else(|| {
-            PyValueError::new_err(format!("an action is \"create\", \"update\", \"delete\" or \"skip\", not {word:?}"))
-        })
+        all.into_iter()
+            .find(|action| action.word() == word)
+            .ok_or_else(|| PyValueError::new_err(format!("an action is \"create\", \"update\", \"delete\" or \"skip\", not {word:?}")))
     }
 }
 
@@ -196,10 +196,10 @@ pub struct PyFileChange(Change);
 #[pymethods]
 impl PyFileChange {
     #[new]
-    #[pyo3(signature = (path, action, size=0, *, reason=String::new()))]
-    fn new(path: OsString, action: &Bound<'_, PyAny>, size: u64, reason: String) -> PyResult<Self> {
+    #[pyo3(signature = (path, action, size=0, *, reason=""))]
+    fn new(path: OsString, action: &Bound<'_, PyAny>, size: u64, reason: &str) -> PyResult<Self> {
         let action = PyChangeAction::from_py(action)?;
-        Ok(Self(Change { path, kind: Class::File, action, reason: reason.into(), size, target: None }))
+        Ok(Self(Change { path, kind: Class::File, action, reason: reason.to_owned().into(), size, target: None }))
     }
 
     /// Relative to the destination.
@@ -279,10 +279,10 @@ pub struct PyDirectoryChange(Change);
 #[pymethods]
 impl PyDirectoryChange {
     #[new]
-    #[pyo3(signature = (path, action, *, reason=String::new()))]
-    fn new(path: OsString, action: &Bound<'_, PyAny>, reason: String) -> PyResult<Self> {
+    #[pyo3(signature = (path, action, *, reason=""))]
+    fn new(path: OsString, action: &Bound<'_, PyAny>, reason: &str) -> PyResult<Self> {
         let action = PyChangeAction::from_py(action)?;
-        Ok(Self(Change { path, kind: Class::Directory, action, reason: reason.into(), size: 0, target: None }))
+        Ok(Self(Change { path, kind: Class::Directory, action, reason: reason.to_owned().into(), size: 0, target: None }))
     }
 
     /// Relative to the destination.
@@ -331,10 +331,10 @@ pub struct PySymlinkChange(Change);
 #[pymethods]
 impl PySymlinkChange {
     #[new]
-    #[pyo3(signature = (path, action, target=None, *, reason=String::new()))]
-    fn new(path: OsString, action: &Bound<'_, PyAny>, target: Option<OsString>, reason: String) -> PyResult<Self> {
+    #[pyo3(signature = (path, action, target=None, *, reason=""))]
+    fn new(path: OsString, action: &Bound<'_, PyAny>, target: Option<OsString>, reason: &str) -> PyResult<Self> {
         let action = PyChangeAction::from_py(action)?;
-        Ok(Self(Change { path, kind: Class::Symlink, action, reason: reason.into(), size: 0, target }))
+        Ok(Self(Change { path, kind: Class::Symlink, action, reason: reason.to_owned().into(), size: 0, target }))
     }
 
     /// Relative to the destination.
@@ -546,17 +546,17 @@ impl From<ActionEvent> for PyActionEvent {
 #[pymethods]
 impl PyActionEvent {
     #[new]
-    #[pyo3(signature = (path, action, *, kind="file".to_owned(), reason=String::new(), size=0, old_size=None, target=None))]
-    fn new(
-        path: OsString,
-        action: String,
-        kind: String,
-        reason: String,
-        size: u64,
-        old_size: Option<u64>,
-        target: Option<OsString>,
-    ) -> Self {
-        Self { path, action: action.into(), kind: kind.into(), reason: reason.into(), size, old_size, target }
+    #[pyo3(signature = (path, action, *, kind="file", reason="", size=0, old_size=None, target=None))]
+    fn new(path: OsString, action: &str, kind: &str, reason: &str, size: u64, old_size: Option<u64>, target: Option<OsString>) -> Self {
+        Self {
+            path,
+            action: action.to_owned().into(),
+            kind: kind.to_owned().into(),
+            reason: reason.to_owned().into(),
+            size,
+            old_size,
+            target,
+        }
     }
 
     /// All of it by name.

@@ -284,8 +284,14 @@ const DOCS: &[(&str, &str)] = &[
     ("exclude_vcs", "Leave out `.git`, `.hg`, `.svn` and their like. `False` by default."),
     ("min_size", "Leave out files smaller than this: bytes, or text such as `\"10MB\"` or `\"1GiB\"`; `None` (default): none."),
     ("max_size", "Leave out files larger than this: bytes, or text such as `\"10MB\"` or `\"1GiB\"`; `None` (default): none."),
-    ("min_age", "Leave out files changed less than this long ago: seconds, a `timedelta`, or text such as `\"2d\"`; `None` (default): none."),
-    ("max_age", "Leave out files last changed longer ago than this: seconds, a `timedelta`, or text such as `\"2d\"`; `None` (default): none."),
+    (
+        "min_age",
+        "Leave out files changed less than this long ago: seconds, a `timedelta`, or text such as `\"2d\"`; `None` (default): none.",
+    ),
+    (
+        "max_age",
+        "Leave out files last changed longer ago than this: seconds, a `timedelta`, or text such as `\"2d\"`; `None` (default): none.",
+    ),
     ("preserve_times", "Give copies the modification times of the source. `True` by default."),
     ("preserve_permissions", "Give copies the permissions of the source. `True` by default."),
     ("preserve_xattrs", "Preserve extended attributes. `False` by default."),
@@ -294,10 +300,7 @@ const DOCS: &[(&str, &str)] = &[
     ("preserve_owner", "Preserve owner and group. `False` by default."),
     ("preserve_devices", "Preserve devices, FIFOs and sockets. `False` by default."),
     ("archive", "Preserve all that the user may. `False` by default."),
-    (
-        "links",
-        "What becomes of symbolic links: `\"preserve\"` (default), `\"follow\"` (replaced by what they point to) or `\"skip\"`.",
-    ),
+    ("links", "What becomes of symbolic links: `\"preserve\"` (default), `\"follow\"` (replaced by what they point to) or `\"skip\"`."),
     ("unsafe_links", "Let followed links lead out of the source. `False` by default."),
     ("sparse", "Keep holes in files. `True` by default."),
     ("parallel", "Transfers at a time; `None`: tuned to the storage. 10 by default."),
@@ -308,7 +311,10 @@ const DOCS: &[(&str, &str)] = &[
     ("durable", "Have everything on disk before success is reported. `False` by default."),
     ("max_errors", "Stop after this many failed items; 0: never. 100 by default."),
     ("retry", "Further tries of a failed item. 3 by default."),
-    ("retry_delay", "Seconds before the first retry, longer before each next: a number, a `timedelta` or text such as `\"500ms\"`. 1 by default."),
+    (
+        "retry_delay",
+        "Seconds before the first retry, longer before each next: a number, a `timedelta` or text such as `\"500ms\"`. 1 by default.",
+    ),
     ("timeout", "Stop the run after this long, with a `NetworkTimeoutError`: seconds, a `timedelta` or text; `None` (default): never."),
     ("daemon_auto", "Keep the SSH connection and agent for the next run. `False` by default."),
     (

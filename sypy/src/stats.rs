@@ -148,8 +148,16 @@ impl PySyncStats {
         };
         let parts = [
             ("would_create", count(PyChangeAction::Create, self.count(["files_created", "dirs_created"])), self.count(["bytes_would_add"])),
-            ("would_update", count(PyChangeAction::Update, self.count(["files_updated", "files_metadata_updated"])), self.count(["bytes_would_change"])),
-            ("would_delete", count(PyChangeAction::Delete, self.count(["files_deleted", "dirs_deleted"])), self.count(["bytes_would_delete"])),
+            (
+                "would_update",
+                count(PyChangeAction::Update, self.count(["files_updated", "files_metadata_updated"])),
+                self.count(["bytes_would_change"]),
+            ),
+            (
+                "would_delete",
+                count(PyChangeAction::Delete, self.count(["files_deleted", "dirs_deleted"])),
+                self.count(["bytes_would_delete"]),
+            ),
         ];
         let summary = PyDict::new(py);
         for (name, count, bytes) in parts {
@@ -249,8 +257,10 @@ impl PySyncStats {
             (Some(a), Some(b)) => a.get() == b.get(),
             (a, b) => a.is_none() && b.is_none(),
         };
-        let same =
-            (&self.counters, self.duration, self.peak_memory) == (&other.counters, other.duration, other.peak_memory) && self.dry_run == other.dry_run && details && self.errors.bind(py).eq(other.errors.bind(py))?;
+        let same = (&self.counters, self.duration, self.peak_memory) == (&other.counters, other.duration, other.peak_memory)
+            && self.dry_run == other.dry_run
+            && details
+            && self.errors.bind(py).eq(other.errors.bind(py))?;
         Ok(pyo3::types::PyBool::new(py, same).to_owned().into_any().unbind())
     }
 

@@ -185,12 +185,7 @@ fn drive<T: Send + 'static>(
     work: impl FnOnce(&Arc<Control>, &dyn Observer) -> T + Send + 'static,
 ) -> PyResult<Finished<T>> {
     let (sender, mut receiver) = sync_channel(QUEUE);
-    let queue = Arc::new(Queue {
-        sender,
-        events: audience.on_event.is_some(),
-        log: log_level(py)?,
-        changes: details.then(Mutex::default),
-    });
+    let queue = Arc::new(Queue { sender, events: audience.on_event.is_some(), log: log_level(py)?, changes: details.then(Mutex::default) });
     let thread = std::thread::Builder::new().name("sypy-run".into()).spawn({
         let (queue, control) = (Arc::clone(&queue), Arc::clone(control));
         move || {
@@ -340,7 +335,13 @@ fn callable(name: &str, object: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
     }
 }
 
-fn run<'py>(py: Python<'py>, source: SyncPath, dest: SyncPath, options: &PySyncOptions, calls: &Calls<'py>) -> PyResult<Bound<'py, PySyncStats>> {
+fn run<'py>(
+    py: Python<'py>,
+    source: SyncPath,
+    dest: SyncPath,
+    options: &PySyncOptions,
+    calls: &Calls<'py>,
+) -> PyResult<Bound<'py, PySyncStats>> {
     options.check_sides(py, &source, &dest)?;
     let audience = calls.audience(py)?;
     let (control, engine) = (Arc::new(Control::default()), options.engine.clone());

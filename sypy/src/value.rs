@@ -98,9 +98,8 @@ pub fn assign<T: Default>(
     get: fn(&T, &str) -> Option<Value>,
 ) -> PyResult<()> {
     let py = object.py();
-    let wrong_type = |error: &SyncError| -> PyResult<()> {
-        Err(PyTypeError::new_err(format!("{}, not {}", error.message, object.get_type().name()?)))
-    };
+    let wrong_type =
+        |error: &SyncError| -> PyResult<()> { Err(PyTypeError::new_err(format!("{}, not {}", error.message, object.get_type().name()?))) };
     let value = match from_py(object) {
         Ok(Some(value)) => value,
         // No field takes this number, so the answer is what the field expects.
@@ -130,9 +129,7 @@ pub fn unknown_keyword(py: Python<'_>, function: &str, name: &str, known: &[&str
         matches.get_item(0)?.extract()
     };
     match nearest() {
-        Ok(nearest) => {
-            PyTypeError::new_err(format!("{function}() got an unexpected keyword argument '{name}'; did you mean '{nearest}'?"))
-        }
+        Ok(nearest) => PyTypeError::new_err(format!("{function}() got an unexpected keyword argument '{name}'; did you mean '{nearest}'?")),
         Err(_) => PyTypeError::new_err(format!("{function}() got an unexpected keyword argument '{name}'")),
     }
 }

@@ -4,9 +4,12 @@
 //! pair of endpoints; the planner above knows neither files nor buckets. Keys are bytes, relative to the endpoint's root,
 //! separated by `/`, so that whatever a storage holds can be named.
 
+pub mod cloud;
+pub mod config;
 mod entry;
 mod lane;
 pub mod local;
+pub mod ssh;
 
 pub use entry::{Found, Item, Kind, Listing, Meta, Time, key_order};
 pub use lane::{Applied, Doomed, Lane, Op, What};

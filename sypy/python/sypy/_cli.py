@@ -17,9 +17,9 @@ INTERRUPTED = 130
 def main(argv: Sequence[str | bytes] | None = None) -> int:
     """Run a command line and return its exit code.
 
-    `argv` is what follows the program's name; `None`, the default, takes that of this process. Exit codes: 0 done, 1 usage,
-    23 some items failed, 24 some vanished, 25 refused to delete so much, 130 interrupted. While it runs in the main thread,
-    SIGTERM and SIGHUP stop it as Ctrl-C does, unless they have handlers or are ignored already.
+    `argv` is what follows the program's name; `None`, the default, takes that of this process. Exit codes: 0 done,
+    1 usage, 23 some items failed, 24 some vanished, 25 refused to delete so much, 130 interrupted. While it runs in
+    the main thread, SIGTERM and SIGHUP stop it as Ctrl-C does, unless they have handlers or are ignored already.
 
     >>> main(["--no-such-option"])  # doctest: +SKIP
     1

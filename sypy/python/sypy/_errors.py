@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class SyncError(Exception):
     """A run that could not go on, or one item that failed; the base of all errors of this package.
 
-    As an exception it ends a run; as a record it stands in `SyncStats.errors`. Two are equal when all they say is; they can be
-    pickled. A subclass has an `errno` and a `filename` where the built-in exception it derives from has them.
+    As an exception it ends a run; as a record it stands in `SyncStats.errors`. Two are equal when all they say is; they
+    can be pickled. A subclass has an `errno` and a `filename` where the built-in exception it derives from has them.
 
         SyncError(Exception)                         path  error  action  retryable  hint
         ├ NotFoundError (FileNotFoundError)          ├ VerificationError
@@ -170,7 +170,7 @@ class ConflictError(SyncError):
 
 
 class DeleteLimitError(SyncError):
-    """A run would delete more than `delete_threshold` or `max_delete` allows, or the source is empty. Nothing was deleted."""
+    """A run would delete more than a limit allows, or all because the source is empty. Nothing was deleted."""
 
 
 class UnsupportedError(SyncError, io.UnsupportedOperation):

@@ -6,21 +6,12 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Protocol
+    from typing import Any
 
     from ._sypy import ProgressSnapshot
 
-    class Bar(Protocol):
-        """What the native module asks of a bar."""
 
-        def __call__(self, snapshot: ProgressSnapshot, /) -> None:
-            """Draw."""
-
-        def close(self) -> None:
-            """Draw no more."""
-
-
-def bar() -> Bar | None:
+def bar() -> _TerminalBar | _NotebookBar | None:
     """Return a bar for where this process shows its output, or `None` if nobody would see one."""
     if _in_notebook():
         return _NotebookBar() if _has_widgets() else None

@@ -3,11 +3,35 @@
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, ClassVar, Literal, Protocol, TypedDict, final, type_check_only
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypedDict, final, type_check_only
 
-from typing_extensions import Self, TypeAlias, Unpack
+from typing_extensions import Self, Unpack
 
 from ._errors import SyncError
+
+__all__ = [
+    "ActionEvent",
+    "AzureConfig",
+    "ChangeAction",
+    "CloudClientOptions",
+    "DirectoryChange",
+    "DryRunDetails",
+    "FileChange",
+    "GcsConfig",
+    "ProgressSnapshot",
+    "S3Config",
+    "SshConfig",
+    "SymlinkChange",
+    "SyncOptions",
+    "SyncPath",
+    "SyncStats",
+    "__version__",
+    "_rebuild",
+    "main",
+    "parse_path",
+    "sync",
+    "sync_with_options",
+]
 
 __version__: str
 

@@ -182,11 +182,7 @@ mod tests {
 
     #[test]
     fn two_ways_of_access_are_refused() {
-        let config = AzureConfig {
-            key: Secret::from_text("k"),
-            sas_token: Secret::from_text("s"),
-            ..AzureConfig::default()
-        };
+        let config = AzureConfig { key: Secret::from_text("k"), sas_token: Secret::from_text("s"), ..AzureConfig::default() };
         let error = config.validate().expect_err("two ways").to_string();
         assert_eq!(error, "key and sas_token are both set (set one of them)");
     }

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: what it prints, where, and how it exits. `command` is `sypy`, then the native `sy`."""
+"""The command line as a user meets it: what it prints and how it exits. `command` is `sypy`, then the native `sy`."""
 
 import contextlib
 import fcntl
@@ -15,7 +15,6 @@ import termios
 import time
 
 import pytest
-
 from running import run, started, wait_until, with_means
 from trees import Link, assert_same, build, keys, leftovers, rewrite, text
 
@@ -169,7 +168,15 @@ def test_a_later_option_takes_an_earlier_one_back(sync, src, dst):
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["a"], ["a", "b", "c"], ["--no-such-option", "a", "b"], ["--bwlimit=fast", "a", "b"], ["ftp://host/x", "b"], ["", "b"]],
+    [
+        [],
+        ["a"],
+        ["a", "b", "c"],
+        ["--no-such-option", "a", "b"],
+        ["--bwlimit=fast", "a", "b"],
+        ["ftp://host/x", "b"],
+        ["", "b"],
+    ],
 )
 def test_wrong_usage_is_exit_code_1_and_said_on_stderr(command, words):
     done = run([*command, *words])
@@ -232,9 +239,8 @@ def test_json_events_begin_with_start_and_end_with_stats(sync, src, dst):
     assert (first["event"], first["source"], first["dest"], first["dry_run"]) == ("start", f"{src}/", f"{dst}/", False)
     assert (last["event"], last["files_created"], last["failed"], last["exit_code"]) == ("stats", 3, 0, 0)
     actions = {event["path"]: event for event in rest if event["event"] == "action"}
-    assert actions["a"] == {
-        "event": "action", "action": "create", "kind": "file", "path": "a", "reason": "new", "bytes": 1, "old_bytes": None, "target": None,
-    }  # fmt: skip
+    expected = {"event": "action", "action": "create", "kind": "file", "path": "a", "reason": "new"}
+    assert actions["a"] == {**expected, "bytes": 1, "old_bytes": None, "target": None}
     assert actions["l"]["target"] == "a"
     assert os.fsencode("\udcff\n") in {os.fsencode(path) for path in actions}
     assert done.stdout.isascii()
@@ -293,10 +299,12 @@ def test_progress_without_a_terminal_is_a_line_a_second(sync, src):
 
 
 def in_terminal(command, **kw):
-    """Runs a command with its error output in a terminal; returns its exit code and all that came, as the terminal got it."""
+    """Runs a command with its error output in a terminal; returns its exit code and what the terminal got."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    process = subprocess.Popen(command, stdin=slave, stdout=kw.pop("stdout", slave), stderr=slave, start_new_session=True, **kw)
+    process = subprocess.Popen(
+        command, stdin=slave, stdout=kw.pop("stdout", slave), stderr=slave, start_new_session=True, **kw
+    )
     os.close(slave)
     seen = b""
     # The terminal is gone (EIO) when the last process has closed it.
@@ -327,10 +335,12 @@ def test_a_bar_can_be_switched_off(command, src, dst, option):
 
 def test_a_bar_does_not_mix_with_names(command, src, dst):
     build(src, {f"f{n}": os.urandom(1 << 16) for n in range(8)})
-    code, seen = in_terminal([*command, "-v", f"{src}/", f"{dst}/", "--bwlimit", str(1 << 18)], env={**os.environ, "TERM": "xterm"})
+    code, seen = in_terminal(
+        [*command, "-v", f"{src}/", f"{dst}/", "--bwlimit", str(1 << 18)], env={**os.environ, "TERM": "xterm"}
+    )
     assert code == 0
     for n in range(8):
-        assert re.search(rf"(\r|\n|\x1b\[\d*[A-Z])create    f{n}\r\n", seen), repr(seen)
+        assert re.search(rf"(\A|\r|\n|\x1b\[\d*[A-Z])create    f{n}\r\n", seen), repr(seen)
 
 
 # Being stopped.
@@ -406,7 +416,9 @@ def test_a_reader_who_stops_reading_does_not_hold_up_a_signal(command, src, dst)
 def test_output_that_cannot_be_written_is_not_silent(command, src, dst):
     build(src, TREE)
     with open("/dev/full", "w") as full:
-        done = subprocess.run([*command, f"{src}/", f"{dst}/"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            [*command, f"{src}/", f"{dst}/"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
     assert done.returncode == 1
     assert "No space left on device" in done.stderr
     assert_same(src, dst)

@@ -83,7 +83,7 @@ def test_verify_catches_a_write_that_was_lost(src, dst, sy_binary, strace, tmp_p
 def test_an_interrupted_copy_is_finished_by_the_next_run(src, dst, command, resume):
     build(src, {"big": os.urandom(6_000_000), "other": "1"})
     with started([*command, f"{src}/", f"{dst}/", "--bwlimit", "3MB", *resume]) as process:
-        wait_until(lambda: leftovers(dst))
+        wait_until(lambda: dst.exists() and leftovers(dst))
         time.sleep(0.5)
         process.terminate()
         process.communicate(timeout=10)
@@ -95,7 +95,7 @@ def test_an_interrupted_copy_is_finished_by_the_next_run(src, dst, command, resu
 def test_part_of_another_file_is_never_taken_for_a_beginning(src, dst, command):
     build(src, {"big": b"1" * 6_000_000})
     with started([*command, f"{src}/", f"{dst}/", "--bwlimit", "3MB"]) as process:
-        wait_until(lambda: leftovers(dst))
+        wait_until(lambda: dst.exists() and leftovers(dst))
         time.sleep(0.5)
         process.terminate()
         process.communicate(timeout=10)
@@ -108,7 +108,7 @@ def test_part_of_another_file_is_never_taken_for_a_beginning(src, dst, command):
 def test_part_of_a_file_is_not_left_behind_when_its_source_is_gone(src, dst, command):
     build(src, {"big": os.urandom(6_000_000), "other": "1"})
     with started([*command, f"{src}/", f"{dst}/", "--bwlimit", "3MB"]) as process:
-        wait_until(lambda: leftovers(dst))
+        wait_until(lambda: dst.exists() and leftovers(dst))
         process.terminate()
         process.communicate(timeout=10)
     os.remove(src / "big")

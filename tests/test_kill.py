@@ -52,7 +52,7 @@ def test_killed_in_the_middle_of_a_file_and_run_again(src, dst, command):
     build(dst, {"big": "old"})
     before = snapshot(dst)
     with started([*command, f"{src}/", f"{dst}/", "--bwlimit", "2MB"]) as process:
-        wait_until(lambda: leftovers(dst))
+        wait_until(lambda: dst.exists() and leftovers(dst))
         time.sleep(0.3)
         process.kill()
         process.wait()
@@ -73,7 +73,7 @@ def test_what_a_killed_run_left_is_cleared_also_where_nothing_is_to_do(src, dst,
 def test_a_source_that_changed_after_the_kill_is_copied_as_it_is_now(src, dst, command):
     build(src, {"big": b"1" * 4_000_000})
     with started([*command, f"{src}/", f"{dst}/", "--bwlimit", "2MB"]) as process:
-        wait_until(lambda: leftovers(dst))
+        wait_until(lambda: dst.exists() and leftovers(dst))
         time.sleep(0.5)
         process.kill()
         process.wait()

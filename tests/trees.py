@@ -247,8 +247,24 @@ def assert_same(source, dest, **what) -> None:
 
 
 def keys(root) -> set[str]:
-    """The keys of all things below `root`."""
-    return set(snapshot(root)) - {"."}
+    """The keys of all things below `root`, also while a run is changing it."""
+    found: set[str] = set()
+
+    def look(fd: int, prefix: str) -> None:
+        for entry in sorted(os.listdir(fd)):
+            found.add(prefix + entry)
+            try:
+                inner = os.open(entry, os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+            except OSError:
+                continue
+            try:
+                look(inner, f"{prefix}{entry}/")
+            finally:
+                os.close(inner)
+
+    with opened(root) as top:
+        look(top, "")
+    return found
 
 
 def leftovers(root) -> list[str]:

@@ -56,12 +56,12 @@ impl<C: Config> Fields<C> {
             };
             self.config.set_client(client.map(|client| client.get().0.config.clone()));
         } else if C::NAMES.contains(&name) {
-            value::assign(&mut self.config, name, object, C::set, C::get)?;
-            if self.config.is_secret(name) && object.extract().is_ok_and(|text: &str| text == REDACTED) {
+            if object.extract().is_ok_and(|text: &str| text == REDACTED) {
                 let failure = SyncError::config(format!("{name} was left out of the dict or text that this comes from"))
                     .hint("to_dict(secrets=True) puts it in");
                 return Err(error::raise(py, &failure));
             }
+            value::assign(&mut self.config, name, object, C::set, C::get)?;
         } else {
             return Err(value::unknown_keyword(py, class, name, &Self::names().collect::<Vec<_>>()));
         }
@@ -74,7 +74,10 @@ impl<C: Config> Fields<C> {
         }
         if name == CLIENT {
             return match self.config.client() {
-                Some(client) => Ok(Bound::new(py, PyCloudClientOptions::of(client.clone()))?.into_any()),
+                Some(client) => {
+                    let client = Fields { config: client.clone(), pickle_secrets: self.pickle_secrets };
+                    Ok(Bound::new(py, PyCloudClientOptions(client))?.into_any())
+                }
                 None => Ok(py.None().into_bound(py)),
             };
         }
@@ -92,7 +95,8 @@ impl<C: Config> Fields<C> {
     }
 
     fn secrets(&self) -> Vec<&'static str> {
-        C::NAMES.iter().copied().filter(|name| self.config.is_secret(name)).collect()
+        let client = self.config.client().filter(|client| CloudClientOptions::NAMES.iter().any(|name| client.is_secret(name)));
+        C::NAMES.iter().copied().filter(|name| self.config.is_secret(name)).chain(client.map(|_| CLIENT)).collect()
     }
 
     /// The fields that are not as they are by default.
@@ -121,7 +125,9 @@ impl<C: Config> Fields<C> {
         let dict = PyDict::new(py);
         for name in Self::names() {
             match (name, self.config.client()) {
-                (CLIENT, Some(client)) => dict.set_item(name, PyCloudClientOptions::of(client.clone()).0.to_dict(py, secrets)?)?,
+                (CLIENT, Some(_)) => {
+                    dict.set_item(name, self.get(py, name)?.cast::<PyCloudClientOptions>()?.get().0.to_dict(py, secrets)?)?
+                }
                 _ if !secrets && self.config.is_secret(name) => dict.set_item(name, REDACTED)?,
                 _ => dict.set_item(name, self.get(py, name)?)?,
             }
@@ -318,7 +324,7 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
 
 const SHARED_DOCS: &[(&str, &str)] = &[
     (CLIENT, "A `CloudClientOptions`: timeouts, retries and connection pool; `None` for the defaults."),
-    (PICKLE, "May a pickle of this config hold its secrets, as plain text? `False` by default."),
+    (PICKLE, "May a pickle of this config, and of its `client_options`, hold secrets as plain text? `False` by default."),
     ("endpoint", "URL of a service that is not the provider's own, without a user or password; `None` for the provider's."),
     ("anonymous", "Send requests without credentials, as public buckets allow; `False` by default."),
 ];

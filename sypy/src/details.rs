@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyDict, PyString, PyTuple};
 use sy::sync::{Action, ActionEvent, Kind, Reason};
 
 use crate::value::{self, Reduced};
@@ -91,9 +91,9 @@ impl PyChangeAction {
         PyString::new(py, self.word()).hash()
     }
 
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, (Bound<'py, PyAny>, &'static str))> {
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
         let getattr = slf.py().import("builtins")?.getattr("getattr")?;
-        Ok((getattr, (slf.as_any().get_type().into_any(), slf.get().variant())))
+        (getattr, (slf.as_any().get_type(), slf.get().variant())).into_pyobject(slf.py())
     }
 }
 

@@ -210,23 +210,20 @@ fn drive<T: Send + 'static>(
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => unreachable!("this function holds a sender"),
         };
-        let mut done = None;
-        for _ in 0..BATCH {
-            match message.take() {
-                Some(Message::Done(result)) => done = Some(result),
+        let (mut done, mut left) = (None, BATCH);
+        while let Some(one) = message {
+            match one {
+                Message::Done(result) => done = Some(result),
                 // After a failure nobody listens; the queue is emptied so that the engine can end.
-                Some(_) if failure.is_some() => {}
-                Some(message) => {
-                    if let Err(error) = audience.deliver(py, message) {
+                _ if failure.is_some() => {}
+                other => {
+                    if let Err(error) = audience.deliver(py, other) {
                         fail(&mut failure, error);
                     }
                 }
-                None => break,
             }
-            message = receiver.try_recv().ok();
-        }
-        if let Some(Message::Done(result)) = message {
-            done = Some(result);
+            left -= 1;
+            message = if left > 0 { receiver.try_recv().ok() } else { None };
         }
         if let Some(result) = done {
             break result;
@@ -348,7 +345,7 @@ fn run<'py>(
     let (dry_run, bwlimit) = (engine.dry_run, engine.bwlimit.map(|limit| limit.0));
     let finished = drive(py, &control, audience, dry_run, move |control, observer| sy::run(&source, &dest, &engine, control, observer))?;
     let outcome = finished.value;
-    let details = dry_run.then(|| PyDryRunDetails { changes: finished.changes, bwlimit });
+    let details = dry_run.then_some(PyDryRunDetails { changes: finished.changes, bwlimit });
     let stats = Bound::new(py, PySyncStats::of(py, &outcome.stats, dry_run, details)?)?;
     match outcome.error {
         Some(fatal) => Err(error::raise_fatal(py, &fatal, &stats)),

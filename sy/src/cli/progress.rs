@@ -18,8 +18,8 @@ const WINDOW: Duration = Duration::from_secs(5);
 /// What is over sooner needs no bar.
 const QUICK: Duration = Duration::from_millis(200);
 const BAR: usize = 20;
-/// Longest name, in characters: fits a line of any usual terminal.
-const NAME: usize = 60;
+/// Longest name, in characters: with the counts before it, it fits a line of any usual terminal.
+const NAME: usize = 48;
 
 /// Where progress is shown.
 #[derive(Debug)]
@@ -61,20 +61,13 @@ impl Bar {
                 let rate = last.1.of(progress);
                 if progress.elapsed.as_secs() > last.0 {
                     last.0 = progress.elapsed.as_secs();
-                    let name = current(progress).map_or(String::new(), |name| format!("  {name}"));
-                    print_error(&format!("{}{name}\n", describe(progress, rate)));
+                    print_error(&(describe(progress, rate, "  ") + "\n"));
                 }
             }
             Self::Terminal(bar, rates) => {
                 let Ok(mut rates) = rates.lock() else { return };
-                let mut text = describe(progress, rates.of(progress));
-                if let Some(done) = fraction(progress) {
-                    text = format!("{} {text}", draw(done));
-                }
-                if let Some(name) = current(progress) {
-                    text = format!("{text}\n  {name}");
-                }
-                bar.set_message(text);
+                let drawn = fraction(progress).map_or(String::new(), |done| draw(done) + " ");
+                bar.set_message(drawn + &describe(progress, rates.of(progress), "\n"));
             }
         }
     }
@@ -125,26 +118,36 @@ fn draw(done: f64) -> String {
     format!("[{}{}]", "#".repeat(full), "-".repeat(BAR.saturating_sub(full)))
 }
 
-/// `45%  1.8 GB of 4.1 GB  108.0 MB/s  ETA 0:22  1,204 of 2,700 files`.
-fn describe(progress: &Progress, rate: f64) -> String {
+/// How far it is with what there is to transfer; while nothing is, what has been looked at.
+fn describe(progress: &Progress, rate: f64, between: &str) -> String {
     if progress.total_transfers == 0 {
         return format!("{} entries looked at  {}", count(progress.scanned), clock(progress.elapsed.as_secs()));
     }
+    amount(progress, rate) + between + &files(progress)
+}
+
+/// `45%  1.8 GB of 4.1 GB  108.0 MB/s  ETA 0:22`.
+fn amount(progress: &Progress, rate: f64) -> String {
     let done = fraction(progress);
-    // What is known so far may grow.
-    let more = if progress.totals_are_final { "" } else { "+" };
-    let mut text = done.map_or(String::new(), |done| format!("{:.0}%  ", (done * 100.0).floor()));
-    text += &format!("{} of {}{more}  {}/s  ", size(progress.bytes), size(progress.total_bytes), size(rate as u64));
+    let percent = done.map_or(String::new(), |done| format!("{:.0}%  ", (done * 100.0).floor()));
+    let mut text =
+        format!("{percent}{} of {}{}  {}/s", size(progress.bytes), size(progress.total_bytes), more(progress), size(rate as u64));
     if done.is_some() && rate >= 1.0 {
         let left = progress.total_bytes.saturating_sub(progress.bytes) as f64 / rate;
-        text += &format!("ETA {}  ", clock(left.ceil() as u64));
+        text += &format!("  ETA {}", clock(left.ceil() as u64));
     }
-    text += &format!("{} of {}{more} files", count(progress.transfers), count(progress.total_transfers));
     text
 }
 
-fn current(progress: &Progress) -> Option<String> {
-    progress.current_file.as_ref().map(|name| shorten(&Printable(name).to_string()))
+/// `1,204 of 2,700 files  a/b`.
+fn files(progress: &Progress) -> String {
+    let name = progress.current_file.as_ref().map_or(String::new(), |name| format!("  {}", shorten(&Printable(name).to_string())));
+    format!("{} of {}{} files{name}", count(progress.transfers), count(progress.total_transfers), more(progress))
+}
+
+/// What is known so far may grow.
+fn more(progress: &Progress) -> &'static str {
+    if progress.totals_are_final { "" } else { "+" }
 }
 
 /// A name cut from the left, since its end tells more.
@@ -177,16 +180,23 @@ mod tests {
         let (mut rate, far) = (Rate::default(), at(2, 1_000_000));
         rate.of(&at(1, 500_000));
         let rate = rate.of(&far);
-        assert_eq!(describe(&far, rate), "25%  1.0 MB of 4.0 MB  500.0 kB/s  ETA 0:06  1,204 of 2,700 files");
-        assert_eq!(current(&far).as_deref(), Some("a/\\u{1b}"));
+        assert_eq!(amount(&far, rate), "25%  1.0 MB of 4.0 MB  500.0 kB/s  ETA 0:06");
+        assert_eq!(files(&far), "1,204 of 2,700 files  a/\\u{1b}");
         assert_eq!(fraction(&far).map(draw).as_deref(), Some("[#####---------------]"));
     }
 
     #[test]
     fn nothing_is_foretold_while_totals_grow() {
         let progress = Progress { totals_are_final: false, ..at(2, 1_000_000) };
-        assert_eq!(describe(&progress, 5e5), "1.0 MB of 4.0 MB+  500.0 kB/s  1,204 of 2,700+ files");
+        assert_eq!(amount(&progress, 5e5), "1.0 MB of 4.0 MB+  500.0 kB/s");
+        assert_eq!(files(&progress), "1,204 of 2,700+ files  a/\\u{1b}");
         assert_eq!(fraction(&progress), None);
+    }
+
+    #[test]
+    fn while_there_is_nothing_to_transfer_it_says_what_was_looked_at() {
+        let progress = Progress { scanned: 12_345, elapsed: Duration::from_secs(3), ..Progress::default() };
+        assert_eq!(describe(&progress, 0.0, "\n"), "12,345 entries looked at  0:03");
     }
 
     #[test]

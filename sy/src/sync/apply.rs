@@ -11,11 +11,12 @@ use super::pool::Pool;
 use crate::error::{ErrorKind, SyncError};
 use crate::transport::{Applied, Op, What};
 
-/// Another name of a file that the run brings, or finds, under a first name.
-pub struct Follower<'r> {
+/// What takes the place of a directory that is to be deleted first.
+pub struct After<'r> {
     pub dir: Arc<Dir<'r>>,
     pub op: Op,
-    pub leader: Vec<u8>,
+    /// Another name of the same file, if it is to be linked and not copied.
+    pub leader: Option<Vec<u8>>,
 }
 
 /// An operation that failed, with its error.
@@ -39,7 +40,9 @@ impl<'r> Work<'r> {
     /// Hands operations of one directory to the workers. A dry run does them at once, to keep their order.
     pub fn submit(&self, dir: Arc<Dir<'r>>, ops: Vec<Op>) {
         let (cx, again) = (self.cx, Arc::clone(&self.again));
+        let held = cx.lane.filter(|_| !cx.dry_run()).map(|lane| lane.hold(&dir));
         let job = move || {
+            let _held = held;
             for op in ops {
                 if cx.control.should_stop() {
                     return;
@@ -96,56 +99,85 @@ impl<'r> Work<'r> {
         }
     }
 
-    /// Makes the further names of files, now that the first ones are in place.
-    pub fn link(&self, followers: Vec<Follower<'r>>) {
+    /// Files that take the place of a directory, which should be gone by now.
+    pub fn after_deletions(&self, all: Vec<After<'r>>, deleted: bool) {
         let cx = self.cx;
-        for Follower { dir, mut op, leader } in followers {
+        for After { dir, op, leader } in all {
             if cx.control.should_stop() {
                 return;
             }
-            let outcome = match cx.lane {
-                Some(lane) if !cx.dry_run() => lane.hard_link(&dir, &op, &leader),
-                _ => Ok(Some(if op.dest.is_some() { Applied::Updated } else { Applied::Created })),
-            };
-            match outcome {
-                Ok(Some(applied)) => {
-                    cx.applied(&dir, &op, applied, applied != Applied::Same);
-                    cx.remove_source(&dir, &op);
+            match leader {
+                _ if !deleted => {
+                    let key = dir.key_of(&op.name);
+                    let path = cx.dest.map_or_else(|| key.clone(), |dest| dest.path_of(&key));
+                    cx.fail(
+                        SyncError::new(ErrorKind::AlreadyExists, "a directory stands in the way and was not deleted").at("create", path),
+                    );
                 }
-                Ok(None) => {
-                    op.what = What::Copy;
-                    perform_one(cx, &self.again, &dir, op);
-                }
-                Err(error) => cx.fail(error),
+                None => perform_one(cx, &self.again, &dir, op),
+                Some(leader) => link(cx, &self.again, &dir, op, &leader),
             }
         }
     }
 
-    /// Files that take the place of a directory, which should be gone by now.
-    pub fn after_deletions(&self, ops: Vec<(Arc<Dir<'r>>, Op)>, deleted: bool) {
-        let cx = self.cx;
-        for (dir, op) in ops {
-            if cx.control.should_stop() {
-                return;
+    /// The names of one file: `leader`, if it has to be brought over first, and those that become links to `key`.
+    pub fn submit_names(&self, leader: Option<(Arc<Dir<'r>>, Op)>, key: Vec<u8>, followers: Vec<(Arc<Dir<'r>>, Op)>) {
+        let (cx, again) = (self.cx, Arc::clone(&self.again));
+        let job = move || {
+            let led = leader.is_none_or(|(dir, op)| match cx.perform(&dir, &op) {
+                Ok(()) => true,
+                Err(error) => {
+                    failed(cx, &again, &dir, op, error);
+                    false
+                }
+            });
+            for (dir, op) in followers {
+                if cx.control.should_stop() {
+                    return;
+                }
+                if led {
+                    link(cx, &again, &dir, op, &key);
+                } else {
+                    perform_one(cx, &again, &dir, Op { what: What::Copy, ..op });
+                }
             }
-            if deleted {
-                perform_one(cx, &self.again, &dir, op);
-            } else {
-                let path = self.cx.dest.map_or_else(|| dir.key_of(&op.name), |dest| dest.path_of(&dir.key_of(&op.name)));
-                self.cx
-                    .fail(SyncError::new(ErrorKind::AlreadyExists, "a directory stands in the way and was not deleted").at("create", path));
-            }
+        };
+        if cx.dry_run() {
+            job();
+        } else {
+            self.pool.submit(Box::new(job));
         }
     }
 }
 
-fn perform_one<'r>(cx: &Context<'r>, again: &Again<'r>, dir: &Arc<Dir<'r>>, op: Op) {
-    match cx.perform(dir, &op) {
-        Ok(()) => {}
-        Err(error) if error.retryable && cx.options.retry > 0 && !cx.dry_run() => {
-            again.lock().unwrap_or_else(PoisonError::into_inner).push((Arc::clone(dir), op, error));
+/// Makes `op` another name of the file at `leader`, which is in place.
+fn link<'r>(cx: &Context<'r>, again: &Again<'r>, dir: &Arc<Dir<'r>>, op: Op, leader: &[u8]) {
+    let outcome = match cx.lane {
+        Some(lane) if !cx.dry_run() => lane.hard_link(dir, &op, leader),
+        _ => Ok(Some(if op.dest.is_some() { Applied::Updated } else { Applied::Created })),
+    };
+    match outcome {
+        Ok(Some(applied)) => {
+            cx.applied(dir, &op, applied, applied != Applied::Same);
+            cx.remove_source(dir, &op);
         }
-        Err(error) => cx.fail(error),
+        Ok(None) => perform_one(cx, again, dir, Op { what: What::Copy, ..op }),
+        Err(error) => failed(cx, again, dir, op, error),
+    }
+}
+
+fn perform_one<'r>(cx: &Context<'r>, again: &Again<'r>, dir: &Arc<Dir<'r>>, op: Op) {
+    if let Err(error) = cx.perform(dir, &op) {
+        failed(cx, again, dir, op, error);
+    }
+}
+
+/// Keeps for another try what may still go; records the rest.
+fn failed<'r>(cx: &Context<'r>, again: &Again<'r>, dir: &Arc<Dir<'r>>, op: Op, error: SyncError) {
+    if error.retryable && cx.options.retry > 0 && !cx.dry_run() {
+        again.lock().unwrap_or_else(PoisonError::into_inner).push((Arc::clone(dir), op, error));
+    } else {
+        cx.fail(error);
     }
 }
 

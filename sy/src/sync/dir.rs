@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use rustix::io::Errno;
 
@@ -72,22 +72,23 @@ impl std::fmt::Debug for Dir<'_> {
     }
 }
 
-/// An open handle that may be closed at any time to spare descriptors, and is opened again when needed.
+/// The way to an open handle as long as somebody holds it; after that it is opened again. A directory can wait long for
+/// its last work, and must not keep a descriptor all the time.
 #[derive(Debug, Default)]
-pub struct Slot(Mutex<Option<Arc<OwnedFd>>>);
+pub struct Slot(Mutex<Weak<OwnedFd>>);
 
 impl Slot {
-    pub fn set(&self, handle: Option<Arc<OwnedFd>>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = handle;
+    pub fn set(&self, handle: &Arc<OwnedFd>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(handle);
     }
 
     pub fn get_or_open(&self, open: impl FnOnce() -> Result<OwnedFd, Errno>) -> Result<Arc<OwnedFd>, Errno> {
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(handle) = &*slot {
-            return Ok(Arc::clone(handle));
+        if let Some(handle) = slot.upgrade() {
+            return Ok(handle);
         }
         let handle = Arc::new(open()?);
-        *slot = Some(Arc::clone(&handle));
+        *slot = Arc::downgrade(&handle);
         Ok(handle)
     }
 }

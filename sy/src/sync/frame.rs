@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::dir::Dir;
 use super::scan::Wanted;
 use crate::filter::Scope;
-use crate::transport::{Doomed, Kind, Listing, Op, key_order};
+use crate::transport::{Doomed, Held, Kind, Listing, Op, key_order};
 
 /// What both sides have under one name. A file and a directory of one name are two rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub struct Frame<'r> {
     pub holds: bool,
     /// Transfers of large files in a directory with leftovers, which may go on with one of them.
     pub resumable: Vec<Op>,
+    /// Keeps the destination's directory open while others are made in it.
+    pub held: Held,
 }
 
 /// Joins two listings in key order.

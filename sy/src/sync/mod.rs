@@ -8,6 +8,7 @@ mod delete;
 mod dir;
 mod event;
 mod frame;
+mod hardlinks;
 mod plan;
 mod pool;
 mod preflight;
@@ -25,13 +26,14 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use apply::Work;
 use compare::Rules;
 use context::Context;
 use plan::Planner;
 use pool::{Closer, Pool};
+use scan::ReadAhead;
 
 use crate::cli::Options;
 use crate::error::{ErrorKind, Result, SyncError};
@@ -141,8 +143,11 @@ fn run_inner(
 
 /// One way through: plan and apply side by side, then links, second tries, deletions.
 fn carry_out(cx: &Context<'_>, start: plan::Start, filter: &Filter, spared: Option<Vec<u8>>) -> Result<()> {
-    let ahead = AtomicUsize::new(0);
-    let work = Work::new(cx, Pool::new(job_limit(), &ahead));
+    let descriptors = spare_descriptors();
+    // A third of them for listings read ahead, a third for jobs (two directories each), a sixth for the directories
+    // above the current one; the rest for the files themselves.
+    let ahead = ReadAhead::new(descriptors / 3);
+    let work = Work::new(cx, Pool::new((descriptors / 6).min(128), &ahead));
     std::thread::scope(|threads| {
         let _closer = Closer(&work.pool);
         for n in 1..workers(cx.options) {
@@ -152,11 +157,10 @@ fn carry_out(cx: &Context<'_>, start: plan::Start, filter: &Filter, spared: Opti
                 .spawn_scoped(threads, move || pool.work())
                 .map_err(|error| SyncError::new(ErrorKind::Io, format!("can't start a thread: {error}")))?;
         }
-        let mut planner = Planner::new(cx, &work, &ahead, spared);
+        let mut planner = Planner::new(cx, &work, &ahead, (descriptors / 12).clamp(1, 64), spared);
         let walked = planner.walk(start, filter.root());
         work.pool.drain();
         walked?;
-        work.link(std::mem::take(&mut planner.followers));
         work.retry();
         stopped(cx)?;
         if cx.control.gave_up.load(Relaxed) {
@@ -222,10 +226,11 @@ fn workers(options: &Options) -> u32 {
     cores.clamp(2, 4).min(options.parallel.unwrap_or(u32::MAX)).max(1)
 }
 
-/// Each waiting job may hold two open directories; no more than half of the descriptors we may have.
-fn job_limit() -> usize {
+/// How many more files this process may open, less some for others.
+fn spare_descriptors() -> usize {
     let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1024);
-    (most.saturating_sub(100) / 4).clamp(4, 128) as usize
+    let open = std::fs::read_dir("/proc/self/fd").map_or(16, Iterator::count) as u64;
+    most.min(4096).saturating_sub(open + 8).max(12) as usize
 }
 
 /// Bytes, of the whole process so far.

@@ -2,30 +2,28 @@
 //!
 //! One thread plans; what it decides is in order and the same in a dry run. Deletions are only gathered here.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
-use super::apply::{Follower, Work};
-use super::compare::{Decision, decide, same_content};
+use super::apply::{After, Work};
+use super::compare::{decide, same_content};
 use super::context::Context;
 use super::delete::Graveyard;
 use super::dir::Dir;
 use super::event::{Level, Reason};
 use super::frame::{Ahead, Frame, Row, join};
-use super::scan::Wanted;
+use super::hardlinks::{Group, Groups, Waiting};
+use super::scan::{ReadAhead, Wanted};
 use crate::cli::Links;
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::filter::Scope;
-use crate::transport::{Doomed, Kind, Listing, Meta, Op, What, child_key};
+use crate::transport::{Doomed, Held, Kind, Listing, Meta, Op, What, child_key};
 
 /// A job has at most this many operations and about this many bytes.
 const JOB_OPS: usize = 64;
 const JOB_BYTES: u64 = 8 << 20;
 /// Child directories of one directory that are listed ahead.
 const AHEAD: usize = 16;
-/// Directories above the current one whose handles stay open.
-const OPEN_DEPTH: usize = 32;
 /// From this size on a leftover may be gone on with.
 const LARGE: u64 = 1 << 20;
 
@@ -40,43 +38,40 @@ pub enum Start {
 pub struct Planner<'w, 'r> {
     cx: &'r Context<'r>,
     work: &'w Work<'r>,
-    ahead: &'r AtomicUsize,
+    ahead: &'r ReadAhead,
     frames: Vec<Frame<'r>>,
     pub graveyard: Graveyard,
-    /// By device and inode in the source: the first name of a file with several.
-    leaders: HashMap<(u64, u64), Leader>,
-    pub followers: Vec<Follower<'r>>,
+    groups: Groups<'r>,
     /// Files that take the place of a directory, once that is gone.
-    pub after_deletions: Vec<(Arc<Dir<'r>>, Op)>,
+    pub after_deletions: Vec<After<'r>>,
+    /// The names of those directories.
+    giving_way: Vec<(Arc<Dir<'r>>, Box<[u8]>)>,
     rename: Option<Box<[u8]>>,
     /// A listing failed: nobody knows what may be deleted.
     pub incomplete: bool,
     /// Entries seen at the destination.
     pub dest_entries: u64,
+    /// Directories above the current one whose handles stay open.
+    open_depth: usize,
     /// A folder below the destination that is never touched: the backups.
     spared: Option<Vec<u8>>,
 }
 
-struct Leader {
-    key: Vec<u8>,
-    /// Its file at the destination, if that stays as it is.
-    dest: Option<(u64, u64)>,
-}
-
 impl<'w, 'r> Planner<'w, 'r> {
-    pub fn new(cx: &'r Context<'r>, work: &'w Work<'r>, ahead: &'r AtomicUsize, spared: Option<Vec<u8>>) -> Self {
+    pub fn new(cx: &'r Context<'r>, work: &'w Work<'r>, ahead: &'r ReadAhead, open_depth: usize, spared: Option<Vec<u8>>) -> Self {
         Self {
             cx,
             work,
             ahead,
             frames: Vec::new(),
             graveyard: Graveyard::default(),
-            leaders: HashMap::new(),
-            followers: Vec::new(),
+            groups: Groups::default(),
             after_deletions: Vec::new(),
+            giving_way: Vec::new(),
             rename: None,
             incomplete: false,
             dest_entries: 0,
+            open_depth,
             spared,
         }
     }
@@ -85,13 +80,13 @@ impl<'w, 'r> Planner<'w, 'r> {
     pub fn walk(&mut self, start: Start, scope: Scope) -> Result<()> {
         match start {
             Start::Contents { source, dest } => {
-                let dir = Arc::new(Dir::new(b"", None, Some(source), dest, self.cx));
                 let listing = self.cx.source.list(b"")?;
                 let twin = match self.cx.dest {
                     Some(endpoint) if dest.is_some() => Some(endpoint.list(b"")?),
                     _ => None,
                 };
                 self.refuse_empty_source(&listing, twin.as_ref())?;
+                let dir = Arc::new(Dir::new(b"", None, Some(source), dest, self.cx));
                 self.push(dir, Some(listing), twin, &scope, None);
             }
             Start::One { source, dest, rename } => {
@@ -106,6 +101,9 @@ impl<'w, 'r> Planner<'w, 'r> {
                 break;
             }
             self.step()?;
+        }
+        for group in self.groups.rest() {
+            self.settle(group);
         }
         self.cx.control.totals_are_final.store(true, Relaxed);
         Ok(())
@@ -141,17 +139,19 @@ impl<'w, 'r> Planner<'w, 'r> {
                 return self.cx.fail(error);
             }
         };
-        dir.source.set(source.as_ref().and_then(|listing| listing.handle.clone()));
-        dir.dest.set(dest.as_ref().and_then(|listing| listing.handle.clone()));
+        for (slot, listing) in [(&dir.source, &source), (&dir.dest, &dest)] {
+            if let Some(handle) = listing.as_ref().and_then(|listing| listing.handle.as_ref()) {
+                slot.set(handle);
+            }
+        }
         let rows = join(source.as_ref(), dest.as_ref());
         self.dest_entries += dest.as_ref().map_or(0, Listing::len) as u64;
         if doomed.is_some() {
             self.clean_up(&dir, dest.as_ref(), &[]);
         }
-        if let Some(distant) = self.frames.len().checked_sub(OPEN_DEPTH) {
+        if let Some(distant) = self.frames.len().checked_sub(self.open_depth) {
             let distant = &mut self.frames[distant];
-            distant.dir.source.set(None);
-            distant.dir.dest.set(None);
+            distant.held = Held::default();
             for listing in [&mut distant.source, &mut distant.dest].into_iter().flatten() {
                 listing.handle = None;
             }
@@ -170,6 +170,7 @@ impl<'w, 'r> Planner<'w, 'r> {
             doomed,
             holds: false,
             resumable: Vec::new(),
+            held: Held::default(),
         });
     }
 
@@ -281,11 +282,16 @@ impl<'w, 'r> Planner<'w, 'r> {
             if self.is_unknown_at_dest(&name) {
                 return Ok(());
             }
-            if let (false, Some(lane)) = (cx.dry_run(), cx.lane)
-                && let Err(error) = lane.make_dir(&parent, &name, &meta, in_the_way.as_ref())
-            {
-                cx.fail(error);
-                return Ok(());
+            if let (false, Some(lane)) = (cx.dry_run(), cx.lane) {
+                let held = lane.hold(&parent);
+                let made = lane.make_dir(&parent, &name, &meta, in_the_way.as_ref());
+                if let Some(frame) = self.frames.last_mut() {
+                    frame.held = held;
+                }
+                if let Err(error) = made {
+                    cx.fail(error);
+                    return Ok(());
+                }
             }
             cx.directory_created(&key, if in_the_way.is_some() { Reason::Kind } else { Reason::New });
         }
@@ -356,11 +362,11 @@ impl<'w, 'r> Planner<'w, 'r> {
             }
             (decision, _, _) => decision,
         };
+        let several = cx.options.preserve_hardlinks && meta.nlink > 1;
         let (what, reason) = match decision {
             Ok(decided) => decided,
-            Err(Reason::Unchanged) if cx.options.remove_source_files => (What::Nothing, Reason::Unchanged),
+            Err(Reason::Unchanged) if cx.options.remove_source_files || several => (What::Nothing, Reason::Unchanged),
             Err(reason) => {
-                self.lead(&meta, &key, &decision, dest.as_ref());
                 cx.skipped(&key, meta.kind, meta.size, reason);
                 return Ok(());
             }
@@ -370,21 +376,42 @@ impl<'w, 'r> Planner<'w, 'r> {
             None => (name, None),
         };
         let mut op = Op { name, source_name, source: meta, target, dest, what, reason };
-        if what == What::Nothing {
-            cx.skipped(&key, op.source.kind, op.source.size, Reason::Unchanged);
-        }
-        if self.follow_leader(&key, &op) {
-            return Ok(());
-        }
-        self.lead(&op.source, &key, &decision, dest.as_ref());
-        if matches!(what, What::Copy | What::CopyIfDifferent) {
-            cx.control.total_transfers.fetch_add(1, Relaxed);
-            if op.source.kind == Kind::File {
-                cx.control.total_bytes.fetch_add(op.source.size, Relaxed);
+        let mut blocked = false;
+        if dir_in_the_way.is_some() {
+            if cx.options.delete {
+                // Its content is found as extra, the directory with it; the file comes after.
+                op.dest = None;
+                blocked = true;
+            } else if !self.may_replace_dir(&key) {
+                return Ok(());
             }
         }
-        if dir_in_the_way.is_some() {
-            return self.replace_dir(key, op);
+        let dir = Arc::clone(&frame.dir);
+        if several {
+            let dest = op.dest;
+            let waiting = || Waiting { dir: Arc::clone(&dir), op: Op { reason: Reason::HardLink, ..op.clone() }, blocked };
+            let taken = self.groups.meet(&meta, &key, Some(what), dest.as_ref(), waiting);
+            if blocked {
+                self.giving_way.push((Arc::clone(&dir), op.name.clone()));
+            }
+            if let Some(group) = self.groups.complete(&meta) {
+                self.settle(group);
+            }
+            if taken {
+                return Ok(());
+            }
+        }
+        if what == What::Nothing {
+            cx.skipped(&key, op.source.kind, op.source.size, Reason::Unchanged);
+            if !cx.options.remove_source_files {
+                return Ok(());
+            }
+        }
+        self.count(&op);
+        if blocked {
+            self.giving_way.push((Arc::clone(&dir), op.name.clone()));
+            self.after_deletions.push(After { dir, op, leader: None });
+            return Ok(());
         }
         if what == What::CopyIfDifferent && op.source.size == 0 {
             op.what = What::Attributes;
@@ -393,56 +420,54 @@ impl<'w, 'r> Planner<'w, 'r> {
         Ok(())
     }
 
-    /// A file where the destination has a directory.
-    fn replace_dir(&mut self, key: Vec<u8>, mut op: Op) -> Result<()> {
-        let Some(frame) = self.frames.last() else { return Ok(()) };
-        let dir = Arc::clone(&frame.dir);
-        if self.cx.options.delete {
-            // Its content is found as extra, the directory with it; the file comes after.
-            op.dest = None;
-            self.after_deletions.push((dir, op));
-            return Ok(());
-        }
-        match self.cx.dest.map(|dest| dest.list(&key)) {
-            Some(Ok(listing)) if listing.is_empty() && listing.unknown.is_empty() => self.hand_over(op),
+    /// May a file take the place of the destination's directory at `key` without deleting anything?
+    fn may_replace_dir(&self, key: &[u8]) -> bool {
+        match self.cx.dest.map(|dest| dest.list(key)) {
+            Some(Ok(listing)) if listing.is_empty() && listing.unknown.is_empty() => return true,
             Some(Err(error)) => self.cx.fail(error),
             _ => self.cx.fail(
                 in_the_way_error("a directory that is not empty")
-                    .at("create", self.dest_path(&key))
+                    .at("create", self.dest_path(key))
                     .hint("delete (--delete) removes what the source does not have"),
             ),
         }
-        Ok(())
+        false
     }
 
-    /// The first name of a file with several: the others will be linked to it.
-    fn lead(&mut self, source: &Meta, key: &[u8], decision: &Decision, dest: Option<&Meta>) {
-        if !self.cx.options.preserve_hardlinks || source.nlink < 2 {
-            return;
+    /// Hands over a file with several names, now that they are known: one of them leads.
+    fn settle(&mut self, group: Group<'r>) {
+        let Group { in_place, waiting, .. } = group;
+        let (blocked, mut ready): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|one| one.blocked);
+        let mut blocked = blocked.into_iter();
+        let (leader, key) = match in_place {
+            Some((key, _)) => (None, key),
+            None if ready.is_empty() => {
+                let Some(first) = blocked.next() else { return };
+                let key = first.dir.key_of(&first.op.name);
+                self.after_deletions.push(After { dir: first.dir, op: first.op, leader: None });
+                (None, key)
+            }
+            None => {
+                let first = ready.remove(0);
+                let key = first.dir.key_of(&first.op.name);
+                self.count(&first.op);
+                (Some((first.dir, first.op)), key)
+            }
+        };
+        for one in blocked {
+            self.after_deletions.push(After { dir: one.dir, op: one.op, leader: Some(key.clone()) });
         }
-        let stays = matches!(decision, Err(Reason::Unchanged) | Ok((What::Metadata | What::Attributes | What::Nothing, _)));
-        if stays || decision.is_ok() {
-            let dest = dest.filter(|_| stays).map(|dest| (dest.dev, dest.ino));
-            self.leaders.entry((source.dev, source.ino)).or_insert_with(|| Leader { key: key.to_vec(), dest });
-        }
+        self.work.submit_names(leader, key, ready.into_iter().map(|one| (one.dir, one.op)).collect());
     }
 
-    fn follow_leader(&mut self, key: &[u8], op: &Op) -> bool {
-        if !self.cx.options.preserve_hardlinks || op.source.nlink < 2 {
-            return false;
+    /// Adds to what the run will have done when it is over.
+    fn count(&self, op: &Op) {
+        if matches!(op.what, What::Copy | What::CopyIfDifferent) {
+            self.cx.control.total_transfers.fetch_add(1, Relaxed);
+            if op.source.kind == Kind::File {
+                self.cx.control.total_bytes.fetch_add(op.source.size, Relaxed);
+            }
         }
-        let Some(leader) = self.leaders.get(&(op.source.dev, op.source.ino)) else { return false };
-        let Some(frame) = self.frames.last() else { return false };
-        let mut op = op.clone();
-        op.reason = Reason::HardLink;
-        // Known before anything is done only where the leader stays as it is.
-        let linked = leader.dest.is_some() && leader.dest == op.dest.as_ref().map(|dest| (dest.dev, dest.ino));
-        if linked && self.cx.dry_run() {
-            self.cx.skipped(key, op.source.kind, op.source.size, Reason::Unchanged);
-        } else {
-            self.followers.push(Follower { dir: Arc::clone(&frame.dir), op, leader: leader.key.clone() });
-        }
-        true
     }
 
     /// Gathers operations of the directory into jobs.
@@ -474,10 +499,10 @@ impl<'w, 'r> Planner<'w, 'r> {
         let Some(listing) = &frame.dest else { return };
         // What the source has under that name could not be read: it may be the same.
         let unknown = frame.source.as_ref().is_some_and(|source| source.unknown.iter().any(|(name, _)| **name == *listing.name(j)));
-        if !self.cx.options.delete || unknown {
+        let meta = listing.item(j).meta;
+        if !self.cx.options.delete || unknown || self.has_other_kind(frame, listing.name(j), &key, meta.kind) {
             return self.hold();
         }
-        let meta = listing.item(j).meta;
         let doomed = Doomed { key, kind: meta.kind, size: meta.size, ino: meta.ino, mtime: meta.mtime };
         if meta.kind != Kind::Dir {
             return self.doom(doomed);
@@ -497,6 +522,16 @@ impl<'w, 'r> Planner<'w, 'r> {
         }
     }
 
+    /// Does the source have something of that name that is a directory where this is none, or the reverse? Then this is
+    /// in its way, not extra; whoever puts the other in place sees to it. Only a directory that gives way to a file goes
+    /// with the extras.
+    fn has_other_kind(&self, frame: &Frame<'r>, name: &[u8], key: &[u8], kind: Kind) -> bool {
+        let other_is_dir = kind != Kind::Dir;
+        frame.source.as_ref().is_some_and(|source| source.find(name, other_is_dir).is_some())
+            && (frame.scope.is_empty() || !frame.scope.check(key, other_is_dir).hidden)
+            && (other_is_dir || !self.giving_way.iter().any(|(dir, giving)| Arc::ptr_eq(dir, &frame.dir) && **giving == *name))
+    }
+
     fn doom(&mut self, doomed: Doomed) {
         let Some(frame) = self.frames.last() else { return };
         let restore = frame.dir.like.filter(|_| self.cx.rules.keep.times).map(|like| like.mtime);
@@ -511,6 +546,7 @@ impl<'w, 'r> Planner<'w, 'r> {
     fn leave(&mut self) {
         self.flush();
         let Some(frame) = self.frames.pop() else { return };
+        self.giving_way.retain(|(dir, _)| !Arc::ptr_eq(dir, &frame.dir));
         if frame.doomed.is_none() {
             self.clean_up(&frame.dir, frame.dest.as_ref(), &frame.resumable);
         }

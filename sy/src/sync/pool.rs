@@ -3,10 +3,9 @@
 //! The planner's thread works too: while the queue is full it carries out transfers itself instead of waiting.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::scan::{READ_AHEAD, Wanted};
+use super::scan::{ReadAhead, Wanted};
 
 /// A piece of work that a worker carries out on its own.
 pub type Job<'r> = Box<dyn FnOnce() + Send + 'r>;
@@ -15,7 +14,7 @@ pub struct Pool<'r> {
     state: Mutex<State<'r>>,
     work: Condvar,
     idle: Condvar,
-    ahead: &'r AtomicUsize,
+    ahead: &'r ReadAhead,
     limit: usize,
 }
 
@@ -30,7 +29,7 @@ struct State<'r> {
 
 impl<'r> Pool<'r> {
     /// At most `limit` jobs wait; each may hold open directories.
-    pub fn new(limit: usize, ahead: &'r AtomicUsize) -> Self {
+    pub fn new(limit: usize, ahead: &'r ReadAhead) -> Self {
         let state = State { jobs: VecDeque::new(), listings: Vec::new(), sleeping: 0, running: 0, closed: false };
         Self { state: Mutex::new(state), work: Condvar::new(), idle: Condvar::new(), ahead, limit }
     }
@@ -50,7 +49,7 @@ impl<'r> Pool<'r> {
                 job();
                 drop(running);
                 state = self.lock();
-            } else if self.ahead.load(Relaxed) < READ_AHEAD
+            } else if !self.ahead.is_full()
                 && let Some(wanted) = state.listings.pop()
             {
                 drop(state);
@@ -83,7 +82,7 @@ impl<'r> Pool<'r> {
 
     /// Reads one of the listings that will be wanted. Returns whether there was one.
     pub fn help(&self) -> bool {
-        if self.ahead.load(Relaxed) >= READ_AHEAD {
+        if self.ahead.is_full() {
             return false;
         }
         let next = self.lock().listings.pop();

@@ -59,18 +59,8 @@ pub fn check_options(source: &SyncPath, dest: &SyncPath, options: &Options) -> R
     if chosen.len() > 1 {
         return Err(SyncError::config(format!("{} exclude each other", chosen.join(" and "))));
     }
-    if options.existing && options.ignore_existing {
-        return Err(SyncError::config("existing and ignore_existing together leave nothing to do"));
-    }
-    for (set, name, needs, has) in [
-        (options.unsafe_links, "unsafe_links", "links=\"follow\"", options.links == Links::Follow),
-        (options.force_delete, "force_delete", "delete", options.delete),
-        (options.max_delete.is_some(), "max_delete", "delete", options.delete),
-        (options.trash, "trash", "delete", options.delete),
-    ] {
-        if set && !has {
-            return Err(SyncError::config(format!("{name} does nothing without {needs}")));
-        }
+    if options.unsafe_links && options.links != Links::Follow {
+        return Err(SyncError::config("unsafe_links does nothing without links=\"follow\""));
     }
     if options.bwlimit.is_some_and(|rate| rate.0 == 0) {
         return Err(SyncError::config("bwlimit must be more than 0 bytes per second").hint("leave it out for no limit"));

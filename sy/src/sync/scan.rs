@@ -7,7 +7,30 @@ use crate::error::{Result, SyncError};
 use crate::transport::{Endpoint, Listing};
 
 /// Listings that are ready but not yet wanted hold at most this many entries.
-pub const READ_AHEAD: usize = 32_768;
+const READ_AHEAD: usize = 32_768;
+
+/// How much is ready and not yet taken, over all listings of a run. Each also holds a descriptor.
+#[derive(Debug)]
+pub struct ReadAhead {
+    used: AtomicUsize,
+    /// What a listing counts for at least.
+    least: usize,
+}
+
+impl ReadAhead {
+    /// At most `listings` at a time.
+    pub fn new(listings: usize) -> Self {
+        Self { used: AtomicUsize::new(0), least: READ_AHEAD / listings.max(1) }
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.used.load(Relaxed) >= READ_AHEAD
+    }
+
+    fn weight(&self, listing: &Result<Listing>) -> usize {
+        listing.as_ref().map_or(0, |listing| listing.len().max(self.least))
+    }
+}
 
 /// One directory that will be wanted soon.
 pub struct Wanted<'r> {
@@ -15,8 +38,7 @@ pub struct Wanted<'r> {
     key: Vec<u8>,
     state: Mutex<State>,
     ready: Condvar,
-    /// Entries that are ready and not yet taken, over all listings of the run.
-    ahead: &'r AtomicUsize,
+    ahead: &'r ReadAhead,
 }
 
 enum State {
@@ -27,7 +49,7 @@ enum State {
 }
 
 impl<'r> Wanted<'r> {
-    pub fn new(endpoint: &'r dyn Endpoint, key: Vec<u8>, ahead: &'r AtomicUsize) -> Arc<Self> {
+    pub fn new(endpoint: &'r dyn Endpoint, key: Vec<u8>, ahead: &'r ReadAhead) -> Arc<Self> {
         Arc::new(Self { endpoint, key, state: Mutex::new(State::Waiting), ready: Condvar::new(), ahead })
     }
 
@@ -40,7 +62,7 @@ impl<'r> Wanted<'r> {
         *state = State::Running;
         drop(state);
         let listing = self.endpoint.list(&self.key);
-        self.ahead.fetch_add(weight(&listing), Relaxed);
+        self.ahead.used.fetch_add(self.ahead.weight(&listing), Relaxed);
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::Ready(listing);
         self.ready.notify_one();
     }
@@ -65,7 +87,7 @@ impl<'r> Wanted<'r> {
                     }
                 }
                 State::Ready(listing) => {
-                    self.ahead.fetch_sub(weight(&listing), Relaxed);
+                    self.ahead.used.fetch_sub(self.ahead.weight(&listing), Relaxed);
                     return listing;
                 }
                 State::Taken => return Err(SyncError::cancelled()),
@@ -77,11 +99,7 @@ impl<'r> Wanted<'r> {
 impl Drop for Wanted<'_> {
     fn drop(&mut self) {
         if let State::Ready(listing) = &*self.state.lock().unwrap_or_else(PoisonError::into_inner) {
-            self.ahead.fetch_sub(weight(listing), Relaxed);
+            self.ahead.used.fetch_sub(self.ahead.weight(listing), Relaxed);
         }
     }
-}
-
-fn weight(listing: &Result<Listing>) -> usize {
-    listing.as_ref().map_or(1, |listing| listing.len() + 16)
 }

@@ -1,5 +1,8 @@
 //! What the planner asks of storage: the operations of a run, and the trait that carries them out.
 
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
 use super::{Kind, Meta, Time};
 use crate::error::Result;
 use crate::sync::{Dir, Reason};
@@ -57,8 +60,14 @@ pub struct Doomed {
     pub mtime: Time,
 }
 
+/// Keeps both directories of a pair open while it lives.
+pub type Held = (Option<Arc<OwnedFd>>, Option<Arc<OwnedFd>>);
+
 /// Carries actions out between two endpoints. Called from several threads at a time.
 pub trait Lane: Send + Sync {
+    /// Opens both directories for a while, if they can be: for many operations in one directory.
+    fn hold(&self, dir: &Dir<'_>) -> Held;
+
     /// Brings one entry over. The destination has either all of the old or all of the new, whatever happens.
     fn apply(&self, dir: &Dir<'_>, op: &Op) -> Result<Applied>;
 

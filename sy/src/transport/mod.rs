@@ -12,7 +12,7 @@ pub mod local;
 pub mod ssh;
 
 pub use entry::{Found, Item, Kind, Listing, Meta, Time, key_order};
-pub use lane::{Applied, Doomed, Lane, Op, What};
+pub use lane::{Applied, Doomed, Held, Lane, Op, What};
 
 use crate::error::Result;
 

@@ -152,8 +152,9 @@ fn throw_away(from: BorrowedFd<'_>, name: &[u8], trash: &Path, original: &[u8]) 
         builder.recursive(true).create(dir).map_err(|error| SyncError::io(&error, "make the trash folder", dir))
     };
     let (files, info) = (trash.join("files"), trash.join("info"));
-    make(&files)?;
-    make(&info)?;
+    for dir in [trash, &files, &info] {
+        make(dir)?;
+    }
     let date = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
     let mut text = String::from("[Trash Info]\nPath=");
     for &byte in original {

@@ -55,11 +55,21 @@ impl Keep {
         if self.owner && now.owner != Some((meta.uid, meta.gid)) {
             chown(dest, meta)?;
         }
-        if self.permissions && (self.owner || now.mode != Some(meta.mode)) {
+        let attributes = if self.reads_attributes(meta.kind) { self.attributes(source)? } else { Attributes::new() };
+        let attributes_differ = self.reads_attributes(meta.kind) && self.attributes(dest)? != attributes;
+        if attributes_differ {
+            // Before the mode, which may forbid it; access lists after it, since they decide part of it.
+            let writable = now.mode.unwrap_or(0o600) | 0o200;
+            if now.mode.is_some_and(|mode| mode != writable) && !self.root {
+                rustix::fs::fchmod(dest, Mode::from_raw_mode(writable))?;
+            }
+            self.set_attributes(&attributes, dest, false)?;
+        }
+        if self.permissions && (self.owner || attributes_differ || now.mode != Some(meta.mode)) {
             rustix::fs::fchmod(dest, Mode::from_raw_mode(meta.mode))?;
         }
-        if self.reads_attributes(meta.kind) {
-            self.set_attributes(&self.attributes(source)?, dest)?;
+        if attributes_differ {
+            self.set_attributes(&attributes, dest, true)?;
         }
         if self.times {
             rustix::fs::futimens(dest, &times(meta.mtime))?;
@@ -109,16 +119,18 @@ impl Keep {
         }
     }
 
-    fn set_attributes(self, wanted: &Attributes, dest: BorrowedFd<'_>) -> Result<(), Errno> {
+    /// Sets the access lists, or all others.
+    fn set_attributes(self, wanted: &Attributes, dest: BorrowedFd<'_>, acls: bool) -> Result<(), Errno> {
         let has = self.attributes(dest)?;
         let path = proc_path(dest);
-        for (name, _) in has.iter().filter(|(name, _)| !wanted.iter().any(|(other, _)| other == name)) {
+        let now = |name: &[u8]| matches!(name, ACL_ACCESS | ACL_DEFAULT) == acls;
+        for (name, _) in has.iter().filter(|(name, _)| now(name) && !wanted.iter().any(|(other, _)| other == name)) {
             match rustix::fs::removexattr(path.as_str(), name.as_slice()) {
                 Ok(()) | Err(Errno::NODATA) => {}
                 Err(errno) => return Err(errno),
             }
         }
-        for (name, value) in wanted.iter().filter(|pair| !has.contains(pair)) {
+        for (name, value) in wanted.iter().filter(|pair| now(&pair.0) && !has.contains(pair)) {
             rustix::fs::setxattr(path.as_str(), name.as_slice(), value, XattrFlags::empty())?;
         }
         Ok(())

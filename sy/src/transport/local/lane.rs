@@ -20,7 +20,7 @@ use super::{LocalEndpoint, remove};
 use crate::cli::Options;
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::{Control, Dir, Tally};
-use crate::transport::{Applied, Doomed, Kind, Lane, Meta, Op, Time, What};
+use crate::transport::{Applied, Doomed, Held, Kind, Lane, Meta, Op, Time, What};
 
 /// From this size on a transfer that was cut off is kept and gone on with.
 const RESUMABLE: u64 = 32 << 20;
@@ -409,6 +409,10 @@ impl<'r> LocalLane<'r> {
 }
 
 impl Lane for LocalLane<'_> {
+    fn hold(&self, dir: &Dir<'_>) -> Held {
+        (self.source_dir(dir).ok(), self.dest_dir(dir).ok())
+    }
+
     fn apply(&self, dir: &Dir<'_>, op: &Op) -> Result<Applied> {
         match op.what {
             What::Copy | What::CopyIfDifferent if op.source.kind == Kind::File => self.copy_file(dir, op),
@@ -558,7 +562,15 @@ impl Lane for LocalLane<'_> {
         let kept: Vec<Vec<u8>> = wanted.iter().filter(|_| self.resume).map(|op| part_name(&op.name, &op.source)).collect();
         for name in leftovers {
             let in_use = ours(name) == Some(Ours::Part) && (kept.iter().any(|part| **part == **name) || is_locked(dest_dir.as_fd(), name));
-            if !in_use && rustix::fs::unlinkat(&*dest_dir, &**name, AtFlags::empty()).is_ok() {
+            if in_use {
+                continue;
+            }
+            // A directory is left where a run was killed while it swapped one with a file.
+            let removed = match rustix::fs::unlinkat(&*dest_dir, &**name, AtFlags::empty()) {
+                Err(Errno::ISDIR | Errno::PERM) => rustix::fs::unlinkat(&*dest_dir, &**name, AtFlags::REMOVEDIR),
+                other => other,
+            };
+            if removed.is_ok() {
                 dir.touch();
             }
         }

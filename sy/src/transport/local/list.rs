@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use rustix::fs::{FileType, OFlags, RawDir};
+use rustix::fs::{OFlags, RawDir};
 use rustix::io::Errno;
 
 use super::root::{Follow, Root, stat_at, stat_fd};
@@ -40,11 +40,11 @@ pub fn list(root: &Root, key: &[u8]) -> Result<Listing> {
                     }
                     continue;
                 }
-                Some(Ours::Leftover | Ours::Part) if entry.file_type() != FileType::Directory => {
+                Some(Ours::Leftover | Ours::Part) => {
                     leftovers.push(name.into());
                     continue;
                 }
-                _ => {}
+                None => {}
             }
             names.push((entry.ino(), arena.len() as u32, name.len() as u32));
             arena.extend_from_slice(name);

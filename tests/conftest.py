@@ -20,12 +20,16 @@ settings.register_profile("slow", max_examples=4000, **calm)
 
 
 def pytest_addoption(parser):
-    parser.addoption("--slow", action="store_true", help="run the slow tests too, and many more examples of each property")
+    parser.addoption(
+        "--slow", action="store_true", help="run the slow tests too, and many more examples of each property"
+    )
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes long; run with --slow")
-    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("slow" if config.getoption("--slow") else "quick"))
+    if os.environ.get("HYPOTHESIS_PROFILE") == "slow":
+        config.option.slow = True
+    settings.load_profile("slow" if config.option.slow else "quick")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -64,7 +68,9 @@ def find_sy() -> Path | None:
         return Path(named)
     targets = [os.environ.get("CARGO_TARGET_DIR"), CACHE / "sypy" / "target", REPO / "target"]
     built = [Path(target) / profile / "sy" for target in targets if target for profile in ("ci", "release", "debug")]
-    return max((binary for binary in built if binary.is_file()), key=lambda binary: binary.stat().st_mtime, default=None)
+    return max(
+        (binary for binary in built if binary.is_file()), key=lambda binary: binary.stat().st_mtime, default=None
+    )
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What a run says it does, in one form: sets of (key, action), from `on_event`, from `--json`, from `dry_run_details`."""
+"""What a run says it does, as sets of (key, action): from `on_event`, from `--json`, from `dry_run_details`."""
 
 import json
 import os

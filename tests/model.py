@@ -1,8 +1,8 @@
 """What a run should leave at the destination, said as plainly as Python can, without touching a file system.
 
-Trees are snapshots as `trees.snapshot` makes them: key → {"kind", "mode", "mtime_ns", "content" or "target"}, the root as ".".
-`expected` returns the destination after the run, or raises `Undecided` where the documents leave more than one outcome open.
-A time of None means: any.
+Trees are snapshots as `trees.snapshot` makes them: key → {"kind", "mode", "mtime_ns", "content" or "target"}, the root
+as ".". `expected` returns the destination after the run, or raises `Undecided` where the documents leave more than one
+outcome open. A time of None means: any.
 """
 
 import os
@@ -98,11 +98,18 @@ class _Run:
         elif is_dir(node):
             if old is not None and not is_dir(old) and hidden(key, False, options):
                 raise Undecided("a protected file where a directory must go")
+            if old is not None and not is_dir(old) and options.get("existing"):
+                raise Undecided("is a directory that is a file there existing?")
             self._directory(key)
         elif is_dir(old):
             self._in_place_of_a_directory(key)
         elif node["kind"] == "symlink" or old is None or old["kind"] != "file":
-            if options.get("update") and old is not None and old["kind"] != node["kind"] and old["mtime_ns"] > node["mtime_ns"]:
+            if (
+                options.get("update")
+                and old is not None
+                and old["kind"] != node["kind"]
+                and old["mtime_ns"] > node["mtime_ns"]
+            ):
                 raise Undecided("is a newer thing of another kind newer?")
             self.result[key] = self._new(node, old)
         elif options.get("update") and old["mtime_ns"] > node["mtime_ns"]:

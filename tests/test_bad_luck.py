@@ -5,8 +5,8 @@ import threading
 import time
 
 import pytest
-import sypy
 
+import sypy
 from running import run, started, sync_in_child, sync_unprivileged, wait_until, with_means
 from trees import WHEN, File, assert_same, build, keys, leftovers, rewrite, snapshot, text
 
@@ -108,7 +108,7 @@ def test_files_that_vanish_are_recorded_and_the_rest_arrives(src, dst, command):
 
 @pytest.fixture
 def restless(src):
-    """Rewrites `src/f` in place for as long as a test runs: 8 MB of A, then of B …; at no moment are there three letters in it."""
+    """Rewrites `src/f` in place, 8 MB of A, then of B …; at no moment are there three letters in it. Set it to stop."""
     size, stop = 8_000_000, threading.Event()
     build(src, {"f": b"A" * size, "quiet": "1"})
 
@@ -243,7 +243,9 @@ def test_few_open_files_lose_nothing(src, dst, limit):
     build(src, {f"{'/'.join(f'd{n}' for n in range(depth))}/f{depth}": "1" for depth in range(1, 60)})
     build(src, {f"wide{n:02}/f": "1" for n in range(60)})
     build(dst, {"d0/d1/mine": "1", "gone": "1"})
-    stats = sync_in_child(f"{src}/", f"{dst}/", means={"nofile": limit}, delete=True, force_delete=True, on_error="collect")
+    stats = sync_in_child(
+        f"{src}/", f"{dst}/", means={"nofile": limit}, delete=True, force_delete=True, on_error="collect"
+    )
     if stats.success:
         assert_same(src, dst)
     else:

@@ -3,8 +3,8 @@
 import time
 
 import pytest
-import sypy
 
+import sypy
 from trees import Dir, File, Link, assert_same, build, snapshot, text
 
 YEAR = 365 * 86_400
@@ -33,7 +33,9 @@ def kept(path, mtime_ns) -> bool:
 def test_a_strange_time_arrives_once(src, dst, tmp_path, mtime_ns, options):
     if not kept(tmp_path / "probe", mtime_ns):
         pytest.skip("this file system can't hold such a time")
-    build(src, {"f": File("content", mtime_ns=mtime_ns), "d": Dir(mtime_ns=mtime_ns), "l": Link("f", mtime_ns=mtime_ns)})
+    build(
+        src, {"f": File("content", mtime_ns=mtime_ns), "d": Dir(mtime_ns=mtime_ns), "l": Link("f", mtime_ns=mtime_ns)}
+    )
     sypy.sync(f"{src}/", f"{dst}/", **options)
     assert_same(src, dst)
     again = sypy.sync(f"{src}/", f"{dst}/", **options)

@@ -3,8 +3,8 @@
 import os
 
 import pytest
-import sypy
 
+import sypy
 from running import wait_until
 from trees import WHEN, File, assert_same, build, keys, rewrite, set_mtime, snapshot, text
 
@@ -60,7 +60,9 @@ def test_checksum_only_sets_the_time_of_equal_content(src, dst):
 
 def fill_index(src, dst):
     """Runs with checksum until the index knows both sides; a file changed just now may have to wait for that."""
-    wait_until(lambda: sypy.sync(f"{src}/", f"{dst}/", checksum=True).bytes_read == 0, what="a checksum run from the index")
+    wait_until(
+        lambda: sypy.sync(f"{src}/", f"{dst}/", checksum=True).bytes_read == 0, what="a checksum run from the index"
+    )
 
 
 def test_checksum_again_reads_nothing(src, dst):

@@ -42,14 +42,18 @@ def leftovers(dest):
     """Files at the destination that are not whole."""
     if not dest.exists():
         return []
-    return [path for path in dest.rglob("*") if path.is_file() and (not path.name.startswith("f") or path.stat().st_size != 1_000_000)]
+    return [
+        path
+        for path in dest.rglob("*")
+        if path.is_file() and (not path.name.startswith("f") or path.stat().st_size != 1_000_000)
+    ]
 
 
 def interrupt_after(seconds):
     threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
 
 
-class Stop(Exception):
+class Stop(Exception):  # noqa: N818
     pass
 
 
@@ -110,7 +114,7 @@ class TestInterrupt:
         begin = time.monotonic()
         _, said = process.communicate(timeout=10)
         assert time.monotonic() - begin < 1.5
-        assert process.returncode == 130
+        assert process.returncode == 128 + number
         assert "Traceback" not in said
         assert leftovers(dest) == []
 
@@ -124,7 +128,9 @@ class TestInterrupt:
     def test_main_works_in_another_thread(self, tmp_path):
         files(tmp_path / "src", 1)
         codes = []
-        thread = threading.Thread(target=lambda: codes.append(sypy.main(["-q", f"{tmp_path}/src/", f"{tmp_path}/dst/"])))
+        thread = threading.Thread(
+            target=lambda: codes.append(sypy.main(["-q", f"{tmp_path}/src/", f"{tmp_path}/dst/"]))
+        )
         thread.start()
         thread.join()
         assert codes == [0]
@@ -172,10 +178,24 @@ class TestCallbacks:
         with pytest.raises(Stop):
             sypy.sync(source, tmp_path / "dst", progress_callback=callback, progress_frequency_ms=60_000)
 
+    def test_waiting_for_the_clean_up_does_not_keep_a_core_busy(self, slow):
+        source, dest, options = slow
+
+        def callback(event):
+            if isinstance(event, sypy.ActionEvent):
+                raise Stop
+
+        cpu = time.process_time()
+        with pytest.raises(Stop):
+            sypy.sync(source, dest, on_event=callback, progress=lambda _: None, progress_frequency_ms=1, **options)
+        assert time.process_time() - cpu < 0.5
+
     def test_progress_comes_as_often_as_asked_and_once_at_the_end(self, tmp_path):
         source = files(tmp_path / "src", 10, 100_000)
         snapshots = []
-        sypy.sync(f"{source}/", tmp_path / "dst", bwlimit="1MB", progress_callback=snapshots.append, progress_frequency_ms=100)
+        sypy.sync(
+            f"{source}/", tmp_path / "dst", bwlimit="1MB", progress_callback=snapshots.append, progress_frequency_ms=100
+        )
         assert len(snapshots) >= 4
         done = [snapshot.bytes for snapshot in snapshots]
         assert done == sorted(done)
@@ -227,7 +247,9 @@ class TestCallbacks:
     def test_a_callback_may_sync(self, tmp_path):
         source = files(tmp_path / "src", 3)
         inner = []
-        sypy.sync(f"{source}/", tmp_path / "a", progress=lambda _: inner.append(sypy.sync(f"{source}/", tmp_path / "b")))
+        sypy.sync(
+            f"{source}/", tmp_path / "a", progress=lambda _: inner.append(sypy.sync(f"{source}/", tmp_path / "b"))
+        )
         assert inner[-1].files_created == 3
 
     def test_events_of_a_dry_run_are_its_details(self, tmp_path):
@@ -241,6 +263,15 @@ class TestCallbacks:
 
 
 class TestErrors:
+    def test_a_time_limit_ends_a_run_with_a_timeout_error(self, slow):
+        source, dest, options = slow
+        begin = time.monotonic()
+        with pytest.raises(TimeoutError) as caught:
+            sypy.sync(source, dest, timeout=0.3, **options)
+        assert isinstance(caught.value, sypy.NetworkTimeoutError)
+        assert time.monotonic() - begin < 1.5
+        assert leftovers(dest) == []
+
     def test_a_fatal_error_has_the_stats(self, tmp_path):
         with pytest.raises(sypy.NotFoundError) as caught:
             sypy.sync(tmp_path / "missing", tmp_path / "dst", on_error="collect")
@@ -432,7 +463,9 @@ class TestBar:
 
     def test_no_bar_where_nobody_sees_it(self, tmp_path):
         source = files(tmp_path / "src", 2)
-        done = subprocess.run([sys.executable, "-c", BAR, f"{source}/", str(tmp_path / "dst")], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", BAR, f"{source}/", str(tmp_path / "dst")], capture_output=True, text=True
+        )
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
     def test_a_widget_in_a_notebook(self, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Errors that the system injects, one call at a time: whichever fails, the old file or the new one stands there whole."""
+"""Errors injected into one system call at a time: whichever fails, the old file or the new one stands there whole."""
 
 import re
 
@@ -23,7 +23,6 @@ OTHERS = {
     "seek": "lseek",
     "symlink": "?symlink,symlinkat",
     "close": "close",
-    "memory": "?mmap,?brk",
 }
 
 OLD = {"changed": "old and short", "d/changed": "old", "gone": "x", "same": "same", "swap/f": "1", "link": "a file"}
@@ -163,7 +162,7 @@ def test_a_listing_that_fails_half_way_deletes_nothing(sy_binary, strace, src, d
 
 
 def test_a_file_whose_close_fails_is_not_taken_for_written(sy_binary, strace, src, dst, tmp_path):
-    """NFS and quotas report a full disk at close. The temporary files' closes are found first, then one of them fails."""
+    """NFS and quotas report a full disk at close. Each close fails in turn; those of temporary files matter."""
     build(src, {"f": "new content"})
     build(dst, {"f": "old"})
     log = tmp_path / "log"

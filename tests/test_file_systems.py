@@ -4,13 +4,13 @@ import os
 import time
 
 import pytest
-import sypy
 
+import sypy
 from trees import WHEN, File, Hard, Link, assert_same, build, difference, rewrite, snapshot
 
 TREE = {
-    "a": "1", "d/e/f": os.urandom(300_000), "empty/": None, "l": Link("a"), "run": File("#!", mode=0o755), "same": Hard("a"),
-    "é\n": "odd",
+    "a": "1", "d/e/f": os.urandom(300_000), "empty/": None, "l": Link("a"), "run": File("#!", mode=0o755),
+    "same": Hard("a"), "é\n": "odd",
 }  # fmt: skip
 KINDS = {
     "tmpfs": ("tmpfs", {"size": "16m"}),
@@ -55,7 +55,10 @@ def test_a_copy_on_xfs_shares_its_blocks(mount):
 
 @pytest.mark.parametrize(
     ("kind", "how", "grain"),
-    [("ext4", {"size": "32m", "mkfs": ["-q", "-F", "-I", "128"]}, 10**9), ("vfat", {"size": "16m", "mkfs": []}, 2 * 10**9)],
+    [
+        ("ext4", {"size": "32m", "mkfs": ["-q", "-F", "-I", "128"]}, 10**9),
+        ("vfat", {"size": "16m", "mkfs": []}, 2 * 10**9),
+    ],
     ids=["ext4 of 1 s", "FAT of 2 s"],
 )
 def test_times_are_compared_at_the_coarser_side(src, mount, kind, how, grain):
@@ -93,4 +96,3 @@ def test_links_where_there_are_none_are_an_error_that_says_so(src, mount):
         sypy.sync(f"{src}/", f"{place}/", preserve_permissions=False)
     sypy.sync(f"{src}/", f"{place}/", preserve_permissions=False, links="follow")
     assert (place / "l").read_text() == "1"
-

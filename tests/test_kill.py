@@ -8,15 +8,25 @@ import time
 import pytest
 
 from running import run, started, wait_until
-from trees import WHEN, Hard, Link, assert_same, build, keys, leftovers, rewrite, snapshot
+from trees import WHEN, File, Hard, Link, assert_same, build, keys, leftovers, rewrite, snapshot
 
 
 def big_change(src, dst, seed=0):
     """Two trees with much to do between them: new, changed and gone files, kinds swapped, links."""
     content = random.Random(seed)
     build(src, {f"d{n % 20}/f{n}": content.randbytes(content.randrange(20_000)) for n in range(400)})
-    build(src, {"swap-a/f": "1", "swap-b": "2", "link": Link("d1"), "big": content.randbytes(3_000_000), "hard": Hard("swap-b")})
-    build(dst, {f"d{n % 20}/f{n}": content.randbytes(content.randrange(20_000)) for n in range(0, 400, 3)})
+    build(
+        src,
+        {
+            "swap-a/f": "1",
+            "swap-b": "2",
+            "link": Link("d1"),
+            "big": content.randbytes(3_000_000),
+            "hard": Hard("swap-b"),
+        },
+    )
+    old = {f"d{n % 20}/f{n}": content.randbytes(content.randrange(20_000)) for n in range(0, 400, 3)}
+    build(dst, {key: File(value, mtime_ns=WHEN - 1) for key, value in old.items()})
     build(dst, {"swap-a": "1", "swap-b/f": "2", "big": "old", **{f"gone{n}/f": "x" for n in range(30)}})
 
 
@@ -36,7 +46,9 @@ def test_killed_at_any_moment_and_run_again(src, dst, sy_binary, round_):
     before = snapshot(dst)
     dice = random.Random(round_)
     for _ in range(2):
-        with started([sy_binary, f"{src}/", f"{dst}/", *FORCE, *dice.choice([[], ["--durable"], ["--checksum"], ["-j1"]])]) as process:
+        with started(
+            [sy_binary, f"{src}/", f"{dst}/", *FORCE, *dice.choice([[], ["--durable"], ["--checksum"], ["-j1"]])]
+        ) as process:
             time.sleep(dice.random() * dice.choice([0.02, 0.08, 0.3]))
             process.kill()
             process.wait()
@@ -63,11 +75,37 @@ def test_killed_in_the_middle_of_a_file_and_run_again(src, dst, command):
     assert leftovers(dst) == []
 
 
-def test_what_a_killed_run_left_is_cleared_also_where_nothing_is_to_do(src, dst, command):
-    build(src, {"a": "1", "d/b": "2"})
-    build(dst, {"a": "1", "d/b": "2", ".sypy-0123": "torn", "d/.sypy-4567": "torn"})
-    assert run([*command, f"{src}/", f"{dst}/"]).returncode == 0
-    assert leftovers(dst) == []
+@pytest.fixture
+def torn(src, dst, command):
+    """A destination in which a killed run left a temporary file, in `d/`; the source has only `a` any more."""
+    build(src, {"a": "1", "d/big": os.urandom(4_000_000)})
+    with started([*command, f"{src}/", f"{dst}/", "--bwlimit", "1MB"]) as process:
+        wait_until(lambda: dst.exists() and leftovers(dst))
+        process.kill()
+        process.wait()
+    assert leftovers(dst)
+    os.remove(src / "d/big")
+    return dst
+
+
+@pytest.mark.parametrize("delete", [[], ["--delete"]], ids=["", "delete"])
+def test_what_a_killed_run_left_is_cleared_also_where_nothing_is_to_do(src, torn, command, delete):
+    for _ in range(2):
+        assert run([*command, f"{src}/", f"{torn}/", *delete]).returncode == 0
+    assert keys(torn) == {"a", "d"}
+
+
+def test_what_a_killed_run_left_is_not_copied_on(torn, tmp_path, command):
+    assert run([*command, f"{torn}/", f"{tmp_path}/next/"]).returncode == 0
+    assert leftovers(tmp_path / "next") == []
+    assert leftovers(torn), "a source is only read"
+
+
+def test_a_file_of_the_user_that_looks_a_little_like_ours_is_a_file(src, dst, command):
+    build(src, {".sypy-notes": "mine", "d/.sypy": "mine"})
+    for _ in range(2):
+        assert run([*command, f"{src}/", f"{dst}/", "--delete"]).returncode == 0
+    assert_same(src, dst)
 
 
 def test_a_source_that_changed_after_the_kill_is_copied_as_it_is_now(src, dst, command):
@@ -91,7 +129,9 @@ def test_a_signal_stops_the_run_within_a_second_and_cleans_up(src, dst, command,
     build(src, {name: os.urandom(size) for name, size in files.items()})
     build(dst, {"gone": "x"})
     before = snapshot(dst)
-    with started([*command, f"{src}/", f"{dst}/", "--bwlimit", "1MB", "--delete", "--force-delete", "--no-resume"]) as process:
+    with started(
+        [*command, f"{src}/", f"{dst}/", "--bwlimit", "1MB", "--delete", "--force-delete", "--no-resume"]
+    ) as process:
         wait_until(lambda: len(keys(dst)) > 1)
         process.send_signal(number)
         sent = time.monotonic()

@@ -5,8 +5,8 @@ import os
 import time
 
 import pytest
-import sypy
 
+import sypy
 from running import sync_unprivileged
 from trees import File, assert_same, build, keys, leftovers
 
@@ -108,7 +108,9 @@ def test_timeout_stops_the_run_and_leaves_whole_files(src, dst):
         sypy.sync(f"{src}/", f"{dst}/", bwlimit="1MB", timeout=0.7, parallel=2)
     assert time.monotonic() - started < 3
     assert isinstance(stopped.value, sypy.SyncError)
-    assert all((dst / key).read_bytes() == (src / key).read_bytes() for key in keys(dst) if not key.startswith(".sypy-"))
+    assert all(
+        (dst / key).read_bytes() == (src / key).read_bytes() for key in keys(dst) if not key.startswith(".sypy-")
+    )
     sypy.sync(f"{src}/", f"{dst}/")
     assert_same(src, dst)
     assert not leftovers(dst)

@@ -3,8 +3,8 @@
 import os
 
 import pytest
-import sypy
 
+import sypy
 from running import sync_in_child
 from trees import WHEN, File, Hard, Link, assert_same, build, keys, rewrite, snapshot, text
 
@@ -87,7 +87,15 @@ def test_skip_leaves_links_out(src, dst):
 
 
 def test_follow_copies_what_links_point_to(src, dst):
-    build(src, {"dir/file": File("content", mode=0o640), "dir/up": Link("file"), "to-file": Link("dir/file"), "to-dir": Link("dir")})
+    build(
+        src,
+        {
+            "dir/file": File("content", mode=0o640),
+            "dir/up": Link("file"),
+            "to-file": Link("dir/file"),
+            "to-dir": Link("dir"),
+        },
+    )
     sypy.sync(f"{src}/", f"{dst}/", links="follow")
     assert {key for key, node in snapshot(dst).items() if node["kind"] == "symlink"} == set()
     assert keys(dst) == {"dir", "dir/file", "dir/up", "to-file", "to-dir", "to-dir/file", "to-dir/up"}
@@ -101,7 +109,9 @@ def test_follow_twice_does_nothing(src, dst):
     assert (again.files_created, again.files_updated, again.files_deleted, again.dirs_created) == (0, 0, 0, 0)
 
 
-@pytest.mark.parametrize("target", ["../outside/secret", "{tmp}/outside/secret", "dir/../../outside/secret", "hop/secret"])
+@pytest.mark.parametrize(
+    "target", ["../outside/secret", "{tmp}/outside/secret", "dir/../../outside/secret", "hop/secret"]
+)
 def test_follow_never_leaves_the_source(src, dst, tmp_path, target):
     build(tmp_path / "outside", {"secret": "SECRET"})
     build(src, {"a": "1", "dir/": None, "hop": Link("../outside"), "l": Link(target.format(tmp=tmp_path))})
@@ -135,7 +145,18 @@ def test_an_absolute_link_into_the_source_can_be_followed(src, dst):
 
 @pytest.mark.parametrize("links", ["preserve", "follow", "skip"])
 def test_links_in_a_circle_end(src, dst, links):
-    build(src, {"a": "1", "self": Link("self"), "x": Link("y"), "y": Link("x"), "d/up": Link(".."), "d/me": Link("."), "d/f": "2"})
+    build(
+        src,
+        {
+            "a": "1",
+            "self": Link("self"),
+            "x": Link("y"),
+            "y": Link("x"),
+            "d/up": Link(".."),
+            "d/me": Link("."),
+            "d/f": "2",
+        },
+    )
     sync_in_child(f"{src}/", f"{dst}/", links=links, on_error="collect", timeout=30)
     assert text(dst / "a") == "1" and text(dst / "d/f") == "2"
     if links == "preserve":

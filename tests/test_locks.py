@@ -5,8 +5,8 @@ import signal
 from contextlib import contextmanager
 
 import pytest
-import sypy
 
+import sypy
 from running import PYTHON_CLI, run, started, wait_until
 from trees import assert_same, build, keys, leftovers
 

@@ -9,8 +9,8 @@ import subprocess
 from contextlib import suppress
 
 import pytest
-import sypy
 
+import sypy
 from running import run, sync_in_child, sync_unprivileged, with_means
 from trees import WHEN, Dir, Fifo, File, Link, assert_same, build, keys, rewrite, set_mtime, snapshot, text
 
@@ -314,7 +314,15 @@ def test_devices_are_never_read(src, dst):
 
 @pytest.mark.usefixtures("xattrs")
 def test_archive_keeps_all_that_the_user_may_keep(src, dst):
-    build(src, {"f": File("1", mode=0o751, xattrs={"user.a": b"1"}), "pipe": Fifo(), "d": Dir(mode=0o2755), "d/l": Link("../f")})
+    build(
+        src,
+        {
+            "f": File("1", mode=0o751, xattrs={"user.a": b"1"}),
+            "pipe": Fifo(),
+            "d": Dir(mode=0o2755),
+            "d/l": Link("../f"),
+        },
+    )
     os.link(src / "f", src / "d/same")
     set_acl(src / "f", "-m u:1234:rw")
     if os.geteuid() == 0:

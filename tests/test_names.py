@@ -3,8 +3,8 @@
 import os
 
 import pytest
-import sypy
 
+import sypy
 from events import Recorder
 from running import run, sync_unprivileged
 from trees import Link, assert_same, build, keys, leftovers, opened, snapshot, text
@@ -90,10 +90,21 @@ def test_the_path_of_an_error_leads_to_the_file(src, dst):
     assert os.fsencode(error.path).endswith(b"caf\xe9")
 
 
-@pytest.mark.parametrize("form", [["-n"], ["-n", "-v"], ["-v"], ["-v", "-i"], ["--json"], ["-n", "--json"], ["--stats"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "form", [["-n"], ["-n", "-v"], ["-v"], ["-v", "-i"], ["--json"], ["-n", "--json"], ["--stats"]], ids=" ".join
+)
 def test_names_are_never_printed_raw(src, dst, command, form):
-    names = [b"\x1b[31mred", b"two\nlines", b"bell\x07", b"\x9b31m", "\u202egnp.exe".encode(), b"cr\rx", b"caf\xff", "\x9d0;t".encode()]
-    build(src, {name: "1" for name in names})
+    names = [
+        b"\x1b[31mred",
+        b"two\nlines",
+        b"bell\x07",
+        b"\x9b31m",
+        "\u202egnp.exe".encode(),
+        b"cr\rx",
+        b"caf\xff",
+        "\x9d0;t".encode(),
+    ]
+    build(src, dict.fromkeys(names, "1"))
     build(dst, {name + b"-gone": "1" for name in names})
     done = run([*command, *form, f"{src}/", f"{dst}/", "--delete", "--force-delete"])
     assert done.returncode == 0, done.stderr

@@ -54,10 +54,15 @@ def test_nothing_is_ever_created_open_to_others(src, dst, sy_binary, strace, tmp
     build(src, {"f": File("1", mode=0o600), "d": Dir(mode=0o700), "d/g": File(os.urandom(300_000), mode=0o600)})
     dst.mkdir()
     log = tmp_path / "log"
-    prefix = [*with_means(umask=0o077 if "--no-perms" in options else 0), *strace("trace=?open,openat,?mkdir,mkdirat,?creat", log=log)]
+    prefix = [
+        *with_means(umask=0o077 if "--no-perms" in options else 0),
+        *strace("trace=?open,openat,?mkdir,mkdirat,?creat", log=log),
+    ]
     done = run([*prefix, "-y", sy_binary, f"{src}/", f"{dst}/", *options])
     assert done.returncode == 0, done.stderr
-    made = [line for line in log.read_text().splitlines() if str(dst) in line and ("O_CREAT" in line or "O_TMPFILE" in line)]
+    made = [
+        line for line in log.read_text().splitlines() if str(dst) in line and ("O_CREAT" in line or "O_TMPFILE" in line)
+    ]
     assert made
     for line in made:
         mode = re.search(r", 0(\d+)(\) = | <unfinished)", line)

@@ -21,13 +21,14 @@ OPTION_NAMES = list(sypy.SyncOptions().to_dict())
 
 # What a script written for sy-python may set, from its type stubs.
 SY_PYTHON_OPTIONS = """
-    dry_run delete delete_threshold trash force_delete parallel max_errors min_size max_size exclude include bwlimit resume
-    verify compress preserve_xattrs preserve_hardlinks preserve_acls preserve_permissions preserve_times ignore_times size_only
-    checksum update ignore_existing gitignore exclude_vcs bidirectional conflict_resolve daemon_auto retry retry_delay s3 gcs ssh
+    dry_run delete delete_threshold trash force_delete parallel max_errors min_size max_size exclude include bwlimit
+    resume verify compress preserve_xattrs preserve_hardlinks preserve_acls preserve_permissions preserve_times
+    ignore_times size_only checksum update ignore_existing gitignore exclude_vcs bidirectional conflict_resolve
+    daemon_auto retry retry_delay s3 gcs ssh
 """.split()
 MORE_OPTIONS = """
-    max_delete backup_dir on_error min_age max_age filter existing remove_source_files preserve_owner preserve_devices archive
-    links unsafe_links sparse durable timeout azure source_options dest_options
+    max_delete backup_dir on_error min_age max_age filter existing remove_source_files preserve_owner
+    preserve_devices archive links unsafe_links sparse durable timeout azure source_options dest_options
 """.split()
 SY_PYTHON_STATS = """
     files_scanned files_created files_updated files_skipped files_deleted bytes_transferred files_delta_synced
@@ -75,14 +76,21 @@ class TestOptions:
     def test_defaults(self):
         options = sypy.SyncOptions()
         assert (options.delete_threshold, options.max_errors, options.parallel, options.retry) == (50, 100, 10, 3)
-        assert (options.retry_delay, options.on_error, options.links, options.conflict_resolve) == (1, "raise", "preserve", "newer")
+        assert (options.retry_delay, options.on_error, options.links, options.conflict_resolve) == (
+            1,
+            "raise",
+            "preserve",
+            "newer",
+        )
         assert (options.exclude, options.min_size, options.timeout, options.s3) == ((), None, None, None)
         on = {name for name in OPTION_NAMES if getattr(options, name) is True}
         assert on == {"resume", "preserve_times", "preserve_permissions", "sparse"}
 
-    @pytest.mark.parametrize("call", [sypy.SyncOptions, lambda **kw: sypy.sync("a", "b", **kw), sypy.SyncOptions().replace])
+    @pytest.mark.parametrize(
+        "call", [sypy.SyncOptions, lambda **kw: sypy.sync("a", "b", **kw), sypy.SyncOptions().replace]
+    )
     def test_an_unknown_keyword_brings_the_nearest(self, call):
-        with pytest.raises(TypeError, match="unexpected keyword argument 'delet'; did you mean 'delete'?"):
+        with pytest.raises(TypeError, match=r"unexpected keyword argument 'delet'; did you mean 'delete'\?"):
             call(delet=True)
 
     def test_a_keyword_of_the_call_is_known_to_the_call(self):
@@ -160,7 +168,9 @@ class TestOptions:
                 timeout=90.0,
                 backup_dir=pathlib.Path("old"),
             ),
-            sypy.SyncOptions(min_size="1000000", min_age=172800, exclude=(b"*.o",), timeout="1m 30s", backup_dir=b"old"),
+            sypy.SyncOptions(
+                min_size="1000000", min_age=172800, exclude=(b"*.o",), timeout="1m 30s", backup_dir=b"old"
+            ),
         ]
         assert same[0] == same[1] == same[2]
         assert len(set(same)) == 1
@@ -198,7 +208,9 @@ class TestOptions:
         assert options == sypy.SyncOptions(delete=True)
 
     def test_dicts_go_there_and_back(self):
-        options = sypy.SyncOptions(delete=True, exclude=["x"], s3=CONFIGS[0], source_options=CONFIGS[3], on_error="collect")
+        options = sypy.SyncOptions(
+            delete=True, exclude=["x"], s3=CONFIGS[0], source_options=CONFIGS[3], on_error="collect"
+        )
         text = json.dumps(options.to_dict())
         assert sypy.SyncOptions.from_dict(json.loads(text)) == options
 
@@ -294,7 +306,12 @@ class TestConfigs:
 
     def test_the_fields_of_sy_python_are_there(self):
         sypy.S3Config(
-            access_key_id="a", secret_access_key="b", session_token="c", region="r", endpoint="https://h", client_options=None
+            access_key_id="a",
+            secret_access_key="b",
+            session_token="c",
+            region="r",
+            endpoint="https://h",
+            client_options=None,
         )
         sypy.S3Config(profile="p")
         sypy.GcsConfig(credentials_file="f", project_id="p", credentials_json=None, client_options=None)
@@ -302,8 +319,17 @@ class TestConfigs:
             key_file="k", port=22, password="p", compression=True, proxy_jump="me@host", connect_timeout=5, pool_size=2
         )
         client = sypy.CloudClientOptions()
-        assert (client.pool_max_idle_per_host, client.pool_idle_timeout_secs, client.connect_timeout_secs) == (50, 30, 5)
-        assert (client.request_timeout_secs, client.max_retries, client.retry_timeout_secs, client.allow_http) == (60, 3, 15, False)
+        assert (client.pool_max_idle_per_host, client.pool_idle_timeout_secs, client.connect_timeout_secs) == (
+            50,
+            30,
+            5,
+        )
+        assert (client.request_timeout_secs, client.max_retries, client.retry_timeout_secs, client.allow_http) == (
+            60,
+            3,
+            15,
+            False,
+        )
 
     def test_presets(self):
         fast, early = sypy.CloudClientOptions.high_throughput(), sypy.CloudClientOptions.low_latency()
@@ -436,12 +462,14 @@ class TestPaths:
         assert sypy.SyncPath(path.path) == path
         assert bytes(path) == b"/a/\xff\n"
 
-    @pytest.mark.parametrize("text", ["", b"", "a\0b", b"a\0b", "s3://", "http://host/x", "ssh://h:99999/x", "file://host/x"])
+    @pytest.mark.parametrize(
+        "text", ["", b"", "a\0b", b"a\0b", "s3://", "http://host/x", "ssh://h:99999/x", "file://host/x"]
+    )
     def test_what_names_no_location_is_a_config_error(self, text):
         with pytest.raises(sypy.ConfigError):
             sypy.SyncPath(text)
 
-    @pytest.mark.parametrize("thing", [None, 1, [], object()], ids=str)
+    @pytest.mark.parametrize("thing", [None, 1, [], object()], ids=["None", "1", "[]", "object"])
     def test_other_objects_are_a_type_error(self, thing):
         with pytest.raises(TypeError, match="a location is text"):
             sypy.SyncPath(thing)
@@ -515,7 +543,13 @@ class TestErrors:
         made = error("why", path="a\udcff", action="read", hint="do that", retryable=True)
         assert isinstance(made, sypy.SyncError)
         assert isinstance(made, base)
-        assert (made.error, made.path, made.action, made.hint, made.retryable) == ("why", "a\udcff", "read", "do that", True)
+        assert (made.error, made.path, made.action, made.hint, made.retryable) == (
+            "why",
+            "a\udcff",
+            "read",
+            "do that",
+            True,
+        )
         assert str(made) == "cannot read 'a\\udcff': why (do that)"
         if isinstance(made, OSError):
             assert made.filename == "a\udcff"
@@ -576,7 +610,9 @@ class TestErrors:
 
 
 class TestStats:
-    @pytest.mark.parametrize("name", [*SY_PYTHON_STATS, "dirs_deleted", "files_metadata_updated", "retries", "peak_memory", "bytes_read"])
+    @pytest.mark.parametrize(
+        "name", [*SY_PYTHON_STATS, "dirs_deleted", "files_metadata_updated", "retries", "peak_memory", "bytes_read"]
+    )
     def test_every_promised_attribute_is_there(self, name):
         assert hasattr(sypy.SyncStats(), name)
         assert getattr(sypy.SyncStats, name).__doc__
@@ -595,12 +631,15 @@ class TestStats:
         assert str(sypy.SyncStats(errors=[sypy.SyncError("x")])).endswith(", 1 failed")
         assert str(sypy.SyncStats(dry_run=True)).startswith("dry run: ")
 
-    @pytest.mark.parametrize(("seconds", "text"), [(0.04, "0.04 s"), (59.97, "1 min 0 s"), (192, "3 min 12 s"), (7380, "2 h 3 min")])
+    @pytest.mark.parametrize(
+        ("seconds", "text"), [(0.04, "0.04 s"), (59.97, "1 min 0 s"), (192, "3 min 12 s"), (7380, "2 h 3 min")]
+    )
     def test_times_for_people(self, seconds, text):
         assert str(sypy.SyncStats(duration_secs=seconds)).endswith(f"in {text}")
 
     @pytest.mark.parametrize(
-        ("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_949, "999.9 kB"), (999_950, "1.0 MB"), (2**63, "9.2 EB")]
+        ("count", "text"),
+        [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_949, "999.9 kB"), (999_950, "1.0 MB"), (2**63, "9.2 EB")],
     )
     def test_bytes_for_people(self, count, text):
         assert sypy.ProgressSnapshot(bytes=count).bytes_human == text
@@ -643,7 +682,7 @@ class TestDetails:
     def test_actions_are_their_names(self):
         create = sypy.ChangeAction.Create
         assert create == "create"
-        assert "create" == create
+        assert "create" in [create]
         assert create != sypy.ChangeAction.Delete
         assert {create: 1}["create"] == 1
         assert f"{create}" == str(create) == "create"
@@ -714,8 +753,15 @@ class TestPackage:
 
     def test_import_leaves_heavy_modules_alone(self):
         heavy = "asyncio dataclasses datetime logging pathlib re rich typing json enum importlib.util".split()
-        code = f"import sys; before = set(sys.modules); import sypy; print(*(set({heavy}) & (set(sys.modules) - before)))"
-        done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ":".join(sys.path)})
+        code = (
+            f"import sys; before = set(sys.modules); import sypy; print(*(set({heavy}) & (set(sys.modules) - before)))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", code],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
+        )
         assert done.stdout.split() == []
         assert done.returncode == 0, done.stderr
 
@@ -731,7 +777,9 @@ class TestPackage:
             sypy.sync_with_options(tmp_path, tmp_path / "b", {"delete": True})
         assert not (tmp_path / "b").exists()
 
-    @pytest.mark.parametrize("url", ["s3://bucket/key", "gs://bucket/key", "az://container/key", "host:path", "sftp://host/path"])
+    @pytest.mark.parametrize(
+        "url", ["s3://bucket/key", "gs://bucket/key", "az://container/key", "host:path", "sftp://host/path"]
+    )
     def test_storage_that_is_not_there_yet_says_so(self, url, tmp_path):
         (tmp_path / "a").touch()
         for source, dest in ((tmp_path / "a", url), (url, tmp_path / "b")):

@@ -1,4 +1,4 @@
-"""Another process swaps directories and files for symbolic links while a run is under way: nothing goes through them."""
+"""Another process swaps directories and files for symbolic links during a run: nothing goes through them."""
 
 import subprocess
 import sys
@@ -6,8 +6,8 @@ import time
 from contextlib import contextmanager, suppress
 
 import pytest
-import sypy
 
+import sypy
 from running import HERE
 from trees import Link, build, snapshot
 
@@ -63,7 +63,9 @@ def links_to(outside, tmp_path, names):
 
 
 @pytest.mark.parametrize("options", [{}, {"links": "follow"}, {"checksum": True}, {"ignore_times": True}], ids=str)
-@pytest.mark.parametrize("names", [FOLDERS, [f"{folder}/sub" for folder in FOLDERS], [f"{folder}/sub/f3" for folder in FOLDERS]])
+@pytest.mark.parametrize(
+    "names", [FOLDERS, [f"{folder}/sub" for folder in FOLDERS], [f"{folder}/sub/f3" for folder in FOLDERS]]
+)
 def test_nothing_is_read_through_a_link_that_was_a_directory(src, dst, tmp_path, outside, names, options, seconds):
     build(src, folder_of("fine"))
     with swapping(zip([src / name for name in names], links_to(outside, tmp_path, names), strict=True)):
@@ -77,7 +79,9 @@ def test_nothing_is_read_through_a_link_that_was_a_directory(src, dst, tmp_path,
 @pytest.mark.parametrize("options", [{}, {"checksum": True}, {"ignore_times": True}, {"durable": True}], ids=str)
 @pytest.mark.parametrize("names", [FOLDERS, [f"{folder}/sub" for folder in FOLDERS]], ids=["top", "below"])
 def test_nothing_is_written_or_deleted_through_a_link_that_was_a_directory(src, dst, tmp_path, names, options, seconds):
-    outside = build(tmp_path / "outside", {**folder_of("untouched"), **{f"{folder}/sub/extra": "untouched" for folder in FOLDERS}})
+    outside = build(
+        tmp_path / "outside", {**folder_of("untouched"), **{f"{folder}/sub/extra": "untouched" for folder in FOLDERS}}
+    )
     build(src, folder_of("new"))
     build(dst, {f"{folder}/sub/old{n}": "old" for folder in FOLDERS for n in range(15)})
     before = snapshot(outside, untouched=True)
@@ -91,7 +95,9 @@ def test_modes_and_times_are_not_set_through_a_link_that_was_a_file(src, dst, tm
     build(src, {f"f{n}": "content" for n in range(20)})
     build(dst, {f"f{n}": "content" for n in range(20)})
     before = snapshot(outside, untouched=True)
-    pairs = zip([dst / f"f{n}" for n in range(20)], links_to(outside, tmp_path, [f"f{n}" for n in range(20)]), strict=True)
+    pairs = zip(
+        [dst / f"f{n}" for n in range(20)], links_to(outside, tmp_path, [f"f{n}" for n in range(20)]), strict=True
+    )
     with swapping(pairs):
         for n in range(int(seconds * 20)):
             (src / "f1").chmod(0o600 + n % 64)

@@ -3,8 +3,8 @@
 import os
 
 import pytest
-import sypy
 
+import sypy
 from running import sync_unprivileged
 from trees import WHEN, Fifo, File, Link, build, keys, text
 
@@ -27,7 +27,9 @@ def test_a_file_whose_copy_is_already_in_place_goes_too(src, dst):
 
 
 @pytest.mark.parametrize(
-    "options", [{"ignore_existing": True}, {"update": True}, {"max_size": 3}, {"exclude": ["f"]}, {"max_age": "1d"}], ids=str
+    "options",
+    [{"ignore_existing": True}, {"update": True}, {"max_size": 3}, {"exclude": ["f"]}, {"max_age": "1d"}],
+    ids=str,
 )
 def test_a_file_that_was_left_out_stays(src, dst, options):
     build(src, {"f": "the only copy"})

@@ -3,8 +3,8 @@
 import os
 
 import pytest
-import sypy
 
+import sypy
 from trees import WHEN, assert_same, build, set_mtime, snapshot
 
 MIB = 1 << 20

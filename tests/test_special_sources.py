@@ -4,8 +4,8 @@ import os
 from contextlib import suppress
 
 import pytest
-import sypy
 
+import sypy
 from running import run, sync_unprivileged
 from trees import Dir, File, Link, assert_same, build, keys, snapshot, text
 
@@ -277,15 +277,22 @@ def test_names_around_a_slash_in_order(src, dst, swap, options):
     dirs = {f"{name}/x": name for name in ("a", "a-b", "b.d")}
     files = {name: f"file {name}" for name in ("a.txt", "a0", "a!", "a b", "aa", "b", "b-")}
     build(src, dirs | files)
-    build(dst, {**{name: "file" for name in ("a", "a-b", "b.d")}, **{f"{name}/y": "1" for name in ("a.txt", "b")}} if swap else {})
+    build(
+        dst,
+        {**dict.fromkeys(("a", "a-b", "b.d"), "file"), **{f"{name}/y": "1" for name in ("a.txt", "b")}} if swap else {},
+    )
     sypy.sync(f"{src}/", f"{dst}/", delete=True, force_delete=True, **options)
     assert_same(src, dst)
     again = sypy.sync(f"{src}/", f"{dst}/", delete=True, delete_threshold=0)
     assert (again.files_created, again.files_updated, again.files_deleted, again.dirs_deleted) == (0, 0, 0, 0)
 
 
-@pytest.mark.parametrize("in_source", [["a/x", "a-b", "a.txt"], ["a", "a-b", "a.txt"], ["a-b/", "a.txt/"], ["a", "a.d/x"]])
-@pytest.mark.parametrize("at_dest", [["a", "a-b", "a.txt"], ["a/x/y", "a-b/z", "a.txt"], ["a/", "a.d"], ["a.d/x", "a/x"]])
+@pytest.mark.parametrize(
+    "in_source", [["a/x", "a-b", "a.txt"], ["a", "a-b", "a.txt"], ["a-b/", "a.txt/"], ["a", "a.d/x"]]
+)
+@pytest.mark.parametrize(
+    "at_dest", [["a", "a-b", "a.txt"], ["a/x/y", "a-b/z", "a.txt"], ["a/", "a.d"], ["a.d/x", "a/x"]]
+)
 def test_swaps_of_every_kind_end_in_the_same_tree(src, dst, in_source, at_dest):
     build(src, {"keep": "1", **{key: None if key.endswith("/") else "source" for key in in_source}})
     build(dst, {key: None if key.endswith("/") else "destination" for key in at_dest})

@@ -5,7 +5,6 @@ import os
 import pickle
 
 import sypy
-
 from trees import WHEN, File, Link, build, rewrite, set_mtime
 
 
@@ -51,7 +50,12 @@ def test_every_file_that_was_looked_at_is_counted_once(src, dst):
         os.chmod(src / f"f{n}", 0o600)
     build(src, {"new": "1"})
     stats = sypy.sync(f"{src}/", f"{dst}/")
-    assert (stats.files_created, stats.files_updated, stats.files_metadata_updated, stats.files_skipped) == (1, 10, 10, 10)
+    assert (stats.files_created, stats.files_updated, stats.files_metadata_updated, stats.files_skipped) == (
+        1,
+        10,
+        10,
+        10,
+    )
     assert stats.files_scanned == 31
 
 

@@ -1,6 +1,6 @@
 """Trees as dicts: build one from a dict, read one back into a dict, say how two differ.
 
-    build(tmp_path / "src", {"a.txt": "text", "empty/": None, "d/link": Link("../a.txt"), "d/run": File(b"#!", mode=0o755)})
+    build(tmp_path / "src", {"a.txt": "text", "empty/": None, "link": Link("a.txt"), "run": File(b"#!", mode=0o755)})
     assert_same(tmp_path / "src", tmp_path / "dst")
 
 Everything works relative to open directories, so that paths may be longer than PATH_MAX, and on any bytes as names.
@@ -145,7 +145,9 @@ KINDS = {
 }
 
 
-def snapshot(root, *, times=True, modes=True, xattrs=False, hardlinks=False, holes=False, owner=False, untouched=False) -> dict:
+def snapshot(
+    root, *, times=True, modes=True, xattrs=False, hardlinks=False, holes=False, owner=False, untouched=False
+) -> dict:
     """What stands below `root`: key → what there is to say about it. `"."` is the root itself.
 
     `untouched` adds what changes with any write at all: inode and ctime.
@@ -179,7 +181,9 @@ def snapshot(root, *, times=True, modes=True, xattrs=False, hardlinks=False, hol
                     node["holes"] = _holes(fd, info.st_size)
                     node["allocated"] = info.st_blocks * 512
                 content = file.read()
-                node["content"] = content if len(content) <= 200 else (len(content), hashlib.sha256(content).hexdigest())
+                node["content"] = (
+                    content if len(content) <= 200 else (len(content), hashlib.sha256(content).hexdigest())
+                )
                 if xattrs:
                     node["xattrs"] = _xattrs(fd)
         elif kind == "directory":

@@ -10,7 +10,11 @@ use signal_hook::flag;
 fn main() -> ExitCode {
     let control = Arc::new(sy::Control::default());
     let caught = Arc::new(AtomicUsize::new(0));
+    let ignored = ignored_signals();
     for signal in [SIGINT, SIGTERM, SIGHUP] {
+        if ignored >> (signal - 1) & 1 == 1 {
+            continue;
+        }
         // Without a handler a signal still ends the process, only less tidily.
         let _ = catch(signal, &control, &caught);
     }
@@ -21,9 +25,6 @@ fn main() -> ExitCode {
 
 /// The first `signal` cancels the run, the second one has its usual effect.
 fn catch(signal: i32, control: &sy::Control, caught: &Arc<AtomicUsize>) -> std::io::Result<()> {
-    if is_ignored(signal) {
-        return Ok(());
-    }
     let again = Arc::new(AtomicBool::new(false));
     flag::register_conditional_default(signal, Arc::clone(&again))?;
     flag::register(signal, again)?;
@@ -32,9 +33,9 @@ fn catch(signal: i32, control: &sy::Control, caught: &Arc<AtomicUsize>) -> std::
     Ok(())
 }
 
-/// Did whoever started us ask for this signal to be ignored, as `nohup` does?
-fn is_ignored(signal: i32) -> bool {
+/// The signals that whoever started us wants to be ignored, as `nohup` does; bit 0 is signal 1.
+fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple, PyType};
 use sy::Stats;
 
-use crate::details::{PyChangeAction, PyDryRunDetails};
+use crate::details::PyDryRunDetails;
 use crate::error;
 use crate::progress::{human_bytes, human_count, human_time};
 use crate::value::{self, Reduced};
@@ -134,30 +134,17 @@ impl PySyncStats {
         if seconds > 0.0 { self.count(["bytes_transferred"]) as f64 / seconds } else { 0.0 }
     }
 
-    /// What a dry run would do, as counts and bytes; all 0 after a real run.
+    /// What a dry run would do to files and links, as counts and bytes; all 0 after a real run.
     ///
     /// >>> SyncStats(dry_run=True, files_created=3, bytes_would_add=6).dry_run_summary["would_create"]
     /// {'count': 3, 'bytes': 6}
     #[getter]
     fn dry_run_summary<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        // With details at hand they are counted, so that the two agree.
-        let count = |action: PyChangeAction, counted: u64| match (&self.details, self.dry_run) {
-            (_, false) => 0,
-            (Some(details), true) => details.get().count(action) as u64,
-            (None, true) => counted,
-        };
+        let count = |counted: u64| if self.dry_run { counted } else { 0 };
         let parts = [
-            ("would_create", count(PyChangeAction::Create, self.count(["files_created", "dirs_created"])), self.count(["bytes_would_add"])),
-            (
-                "would_update",
-                count(PyChangeAction::Update, self.count(["files_updated", "files_metadata_updated"])),
-                self.count(["bytes_would_change"]),
-            ),
-            (
-                "would_delete",
-                count(PyChangeAction::Delete, self.count(["files_deleted", "dirs_deleted"])),
-                self.count(["bytes_would_delete"]),
-            ),
+            ("would_create", count(self.count(["files_created"])), self.count(["bytes_would_add"])),
+            ("would_update", count(self.count(["files_updated"])), self.count(["bytes_would_change"])),
+            ("would_delete", count(self.count(["files_deleted"])), self.count(["bytes_would_delete"])),
         ];
         let summary = PyDict::new(py);
         for (name, count, bytes) in parts {

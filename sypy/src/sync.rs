@@ -202,7 +202,8 @@ fn drive<T: Send + 'static>(
         failure.get_or_insert(error);
     };
     let result = loop {
-        let sleep = audience.sleep();
+        // After a failure nobody is told how far the run is.
+        let sleep = if failure.is_none() { audience.sleep() } else { WAKE };
         let first;
         (receiver, first) = py.detach(move || wait(receiver, sleep));
         let mut message = match first {
@@ -406,9 +407,9 @@ pub fn sync<'py>(
 ///
 /// `options` is a `SyncOptions`; the callback and its frequency are those of `sync()`. Returns and raises what `sync()` does.
 ///
-/// >>> import tempfile
+/// >>> import os, tempfile
 /// >>> with tempfile.TemporaryDirectory() as folder:
-/// ...     sync_with_options(__file__, folder, SyncOptions(dry_run=True)).files_created
+/// ...     sync_with_options(os.__file__, folder, SyncOptions(dry_run=True)).files_created
 /// 1
 #[pyfunction]
 #[pyo3(signature = (source, dest, options, progress_callback=None, progress_frequency_ms=None), text_signature = "(source, dest, options, progress_callback=None, progress_frequency_ms=1000)")]

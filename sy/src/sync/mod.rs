@@ -229,8 +229,20 @@ fn workers(options: &Options) -> u32 {
 /// How many more files this process may open, less some for others.
 fn spare_descriptors() -> usize {
     let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1024);
-    let open = std::fs::read_dir("/proc/self/fd").map_or(16, Iterator::count) as u64;
+    let open = open_descriptors().unwrap_or(16);
     most.min(4096).saturating_sub(open + 8).max(12) as usize
+}
+
+fn open_descriptors() -> Option<u64> {
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+    let dir = rustix::fs::open("/proc/self/fd", flags, rustix::fs::Mode::empty()).ok()?;
+    let mut buffer = [const { std::mem::MaybeUninit::uninit() }; 4096];
+    let mut entries = rustix::fs::RawDir::new(dir, &mut buffer);
+    let mut count = 0;
+    while let Some(Ok(_)) = entries.next() {
+        count += 1;
+    }
+    Some(count)
 }
 
 /// Bytes, of the whole process so far.

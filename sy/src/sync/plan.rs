@@ -271,7 +271,8 @@ impl<'w, 'r> Planner<'w, 'r> {
             _ => None,
         };
         if had.is_none() {
-            if cx.options.existing || in_the_way.is_some() && cx.options.ignore_existing {
+            let skipped = if in_the_way.is_some() { cx.options.ignore_existing } else { cx.options.existing };
+            if skipped {
                 return Ok(());
             }
             if in_the_way.is_some() && frame.scope.check(&key, false).protected {

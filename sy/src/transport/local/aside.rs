@@ -44,8 +44,10 @@ impl Aside {
             .filter(|path| path.is_absolute())
             .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/share")));
         if let Some(dir) = home.map(|data| data.join("Trash")) {
-            let _ = std::fs::create_dir_all(&dir);
-            if device_of(&dir) == Some(device) {
+            if let Some(data) = dir.parent() {
+                let _ = std::fs::create_dir_all(data);
+            }
+            if make_private(&dir).is_ok() && device_of(&dir) == Some(device) {
                 return Ok(Self::Trash { dir, root: real.to_vec() });
             }
         }
@@ -88,6 +90,12 @@ impl Aside {
             Err(errno) => Err(SyncError::os(errno, "back up", key)),
         }
     }
+}
+
+fn make_private(dir: &Path) -> Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(dir).map_err(|error| SyncError::io(&error, "make the trash folder", dir))
 }
 
 fn device_of(path: &Path) -> Option<u64> {
@@ -146,14 +154,9 @@ fn os(error: std::io::Error) -> Errno {
 
 fn throw_away(from: BorrowedFd<'_>, name: &[u8], trash: &Path, original: &[u8]) -> Result<()> {
     let fail = |errno| SyncError::os(errno, "move to the trash", original);
-    let make = |dir: &Path| {
-        let mut builder = std::fs::DirBuilder::new();
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.recursive(true).create(dir).map_err(|error| SyncError::io(&error, "make the trash folder", dir))
-    };
     let (files, info) = (trash.join("files"), trash.join("info"));
     for dir in [trash, &files, &info] {
-        make(dir)?;
+        make_private(dir)?;
     }
     let date = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
     let mut text = String::from("[Trash Info]\nPath=");

@@ -5,7 +5,7 @@
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -27,6 +27,9 @@ const RESUMABLE: u64 = 32 << 20;
 /// Before a file of this size is begun, the file system is asked whether it has room.
 const LARGE: u64 = 64 << 20;
 
+/// A FIFO or device that took a file's place is opened without waiting.
+const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
 pub struct LocalLane<'r> {
     source: &'r Root,
     dest: &'r Root,
@@ -41,6 +44,8 @@ pub struct LocalLane<'r> {
     /// Bits that the kernel takes from the mode of new files; all of them where that is not known.
     umask: u32,
     dest_dev: u64,
+    /// Access times can't be spared: not all is ours.
+    leaves_traces: AtomicBool,
     pub bytes_read: AtomicU64,
     control: &'r Control,
     tally: &'r Tally,
@@ -81,6 +86,7 @@ impl<'r> LocalLane<'r> {
             resume: options.resume,
             umask: umask().unwrap_or(0o777),
             dest_dev: stat_fd(dest.fd()).map_or(0, |meta| meta.dev),
+            leaves_traces: AtomicBool::new(false),
             bytes_read: AtomicU64::new(0),
             control,
             tally,
@@ -107,10 +113,12 @@ impl<'r> LocalLane<'r> {
 
     /// Opens the source's file. A FIFO or device that took its place is opened without waiting, and found out afterwards.
     fn open_source(&self, dir: &Dir<'_>, op: &Op) -> Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let opened = match self.source.follow() {
-            Follow::Never => rustix::fs::openat(&*self.source_dir(dir)?, op.source_name(), flags | OFlags::NOFOLLOW, Mode::empty()),
-            _ => self.source.open(&dir.key_of(op.source_name()), flags),
+            Follow::Never => {
+                let source_dir = self.source_dir(dir)?;
+                self.open_quietly(READ | OFlags::NOFOLLOW, |flags| rustix::fs::openat(&*source_dir, op.source_name(), flags, Mode::empty()))
+            }
+            _ => self.open_quietly(READ, |flags| self.source.open(&dir.key_of(op.source_name()), flags)),
         };
         opened.map_err(|errno| match errno {
             Errno::LOOP => changed(self.source_path(dir, op)),
@@ -344,14 +352,24 @@ impl<'r> LocalLane<'r> {
         done
     }
 
+    /// Opens without leaving a trace in the access time where that is allowed, which also spares writing the inode.
+    fn open_quietly(&self, flags: OFlags, open: impl Fn(OFlags) -> Result<OwnedFd, Errno>) -> Result<OwnedFd, Errno> {
+        if self.leaves_traces.load(Relaxed) {
+            return open(flags);
+        }
+        match open(flags | OFlags::NOATIME) {
+            // It is for the owner to ask for that.
+            Err(Errno::PERM) => {
+                self.leaves_traces.store(true, Relaxed);
+                open(flags)
+            }
+            other => other,
+        }
+    }
+
     fn open_dest(&self, dir: &Dir<'_>, op: &Op, dest_dir: BorrowedFd<'_>) -> Result<OwnedFd> {
-        rustix::fs::openat(
-            dest_dir,
-            &*op.name,
-            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(|errno| SyncError::os(errno, "read", self.dest_path(dir, op)))
+        self.open_quietly(READ | OFlags::NOFOLLOW, |flags| rustix::fs::openat(dest_dir, &*op.name, flags, Mode::empty()))
+            .map_err(|errno| SyncError::os(errno, "read", self.dest_path(dir, op)))
     }
 
     fn same_content(&self, dir: &Dir<'_>, op: &Op, source: BorrowedFd<'_>, dest_dir: BorrowedFd<'_>) -> Result<bool> {

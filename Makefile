@@ -71,7 +71,7 @@ lint: env ## formatting and lints
 
 types: build ## types of the package, and of its native module
 	cd sypy && $(BIN)/mypy
-	cd sypy && $(BIN)/python -m mypy.stubtest sypy._sypy
+	cd sypy && MYPYPATH=python $(BIN)/python -m mypy.stubtest sypy --mypy-config-file pyproject.toml
 
 docs: build ## build the manual into site/
 	$(BIN)/mkdocs build -q --strict

@@ -232,20 +232,21 @@ fn absolute(path: &Path) -> Result<Vec<u8>> {
 /// Neither side may be, or lie within, the other.
 fn refuse_overlap(source: &Path, dest: &Path, what: Kind, named: &SyncPath) -> Result<()> {
     let refuse = |how: &str| Err(SyncError::config(format!("the destination {how}")).at("sync into", &named.path));
-    let id = |path: &Path| rustix::fs::lstat(path).ok().map(|s| (s.st_dev, s.st_ino));
-    let same = |a: &Path, b: &Path| a == b || id(a).is_some() && id(a) == id(b);
     if what != Kind::Dir {
         // Two names of one file may be what the user has; the same name is not.
         return if source == dest { refuse("is the source") } else { Ok(()) };
     }
-    if same(source, dest) {
+    // By identity, not only by name: a bind mount gives a directory a second path.
+    let id = |path: &Path| rustix::fs::lstat(path).ok().map(|s| (s.st_dev, s.st_ino));
+    let (source_id, dest_id) = (id(source), id(dest));
+    let same = |up: &Path, other: &Path, other_id: Option<(u64, u64)>| up == other || other_id.is_some() && id(up) == other_id;
+    if source == dest || source_id.is_some() && source_id == dest_id {
         return refuse("is the source");
     }
-    // By identity, not only by name: a bind mount gives a directory a second path.
-    if dest.ancestors().skip(1).any(|up| same(up, source)) {
+    if dest.ancestors().skip(1).any(|up| same(up, source, source_id)) {
         return refuse("lies within the source");
     }
-    if source.ancestors().skip(1).any(|up| same(up, dest)) {
+    if source.ancestors().skip(1).any(|up| same(up, dest, dest_id)) {
         return refuse("holds the source");
     }
     Ok(())

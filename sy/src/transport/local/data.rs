@@ -18,6 +18,9 @@ const BUFFER: usize = 256 << 10;
 /// Kernel copies go in pieces, so that a run can be cancelled and progress be seen.
 const PIECE: u64 = 8 << 20;
 
+/// Before a file of this size is begun, the file system is asked whether it has room.
+const LARGE: u64 = 64 << 20;
+
 thread_local! {
     static BUFFERS: RefCell<(Vec<u8>, Vec<u8>)> = const { RefCell::new((Vec::new(), Vec::new())) };
 }
@@ -77,6 +80,9 @@ impl Copier {
                 Err(Errno::IO) => return Err(Failure::Read(Errno::IO)),
                 Err(_) => self.learn(Ways { clone: false, ..ways }),
             }
+        }
+        if meta.size >= LARGE {
+            check_room(dest, meta.allocated.min(meta.size).saturating_sub(from)).map_err(Failure::Write)?;
         }
         if holes && self.sparse && from == 0 {
             return self.copy_sparse(source, meta, dest, ways, control);
@@ -191,6 +197,14 @@ impl Copier {
             None => Ok(want),
         }
     }
+}
+
+/// A file that can't fit is not begun: filling the disk would hurt others for nothing.
+fn check_room(dest: BorrowedFd<'_>, needed: u64) -> std::result::Result<(), Errno> {
+    let state = rustix::fs::fstatvfs(dest)?;
+    // What is kept back is kept back for the superuser. Some network file systems tell no sizes at all.
+    let free = if rustix::process::geteuid().is_root() { state.f_bfree } else { state.f_bavail };
+    if state.f_blocks > 0 && free.saturating_mul(state.f_frsize) < needed { Err(Errno::NOSPC) } else { Ok(()) }
 }
 
 /// Where two files first differ, reading both; `None` if nowhere up to `size`.

@@ -24,8 +24,6 @@ use crate::transport::{Applied, Doomed, Held, Kind, Lane, Meta, Op, Time, What};
 
 /// From this size on a transfer that was cut off is kept and gone on with.
 const RESUMABLE: u64 = 32 << 20;
-/// Before a file of this size is begun, the file system is asked whether it has room.
-const LARGE: u64 = 64 << 20;
 
 /// A FIFO or device that took a file's place is opened without waiting.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
@@ -133,9 +131,6 @@ impl<'r> LocalLane<'r> {
         if op.what == What::CopyIfDifferent && self.same_content(dir, op, source.as_fd(), dest_dir.as_fd())? {
             return self.set_metadata(dir, op);
         }
-        if meta.size >= LARGE {
-            self.check_room(dest_dir.as_fd(), &meta).map_err(|errno| SyncError::os(errno, "write", self.dest_path(dir, op)))?;
-        }
         let mut again = true;
         loop {
             let temp = self.create(dir, op, &meta, dest_dir.as_fd())?;
@@ -228,13 +223,6 @@ impl<'r> LocalLane<'r> {
         let good = difference.unwrap_or(have);
         self.control.bytes.fetch_add(good, Relaxed);
         Ok(good)
-    }
-
-    fn check_room(&self, dir: BorrowedFd<'_>, meta: &Meta) -> Result<(), Errno> {
-        let s = rustix::fs::fstatvfs(dir)?;
-        // A reflink needs next to none, so only a shortage that no method can meet is one.
-        let shares = stat_fd(dir)?.dev == meta.dev;
-        if !shares && s.f_bavail.saturating_mul(s.f_frsize) < meta.allocated.min(meta.size) { Err(Errno::NOSPC) } else { Ok(()) }
     }
 
     /// What mode and owner the temporary file has, as far as that is known without asking.
@@ -415,7 +403,8 @@ impl<'r> LocalLane<'r> {
 
     fn open_path(&self, root: &Root, dir: &Dir<'_>, name: &[u8]) -> Result<OwnedFd> {
         let key = dir.key_of(name);
-        root.open(&key, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC).map_err(|errno| SyncError::os(errno, "read", root.path_of(&key)))
+        let nofollow = if root.follow() == Follow::Never { OFlags::NOFOLLOW } else { OFlags::empty() };
+        root.open(&key, OFlags::PATH | nofollow | OFlags::CLOEXEC).map_err(|errno| SyncError::os(errno, "read", root.path_of(&key)))
     }
 
     fn attributes_differ(&self, dir: &Dir<'_>, op: &Op) -> Result<bool> {
@@ -559,7 +548,9 @@ impl Lane for LocalLane<'_> {
         if copy.kind != op.source.kind || op.source.kind == Kind::File && copy.size != op.source.size {
             return Err(SyncError::new(ErrorKind::Conflict, "its copy is not in place").at("remove the source", self.source_path(dir, op)));
         }
-        match stat_at(source.as_fd(), op.source_name()).map_err(fail)?.same_state(&op.source) {
+        // A link that was followed is what goes, but what it leads to is what was copied.
+        let (now, _) = super::list::stat(self.source, &dir.key, source.as_fd(), op.source_name())?;
+        match now.same_state(&op.source) {
             true => rustix::fs::unlinkat(&*source, op.source_name(), AtFlags::empty()).map_err(fail),
             false => Err(changed(self.source_path(dir, op))),
         }

@@ -19,7 +19,7 @@ import pytest
 
 REPO = Path(__file__).resolve().parent.parent
 PAGES = [REPO / "README.md", *sorted(REPO.glob("docs/**/*.md"))]
-EXAMPLES = sorted(path for path in REPO.glob("examples/*.py") if path.name != "demo.py")
+EXAMPLES = sorted(REPO.glob("examples/*.py"))
 # Pages whose blocks each start from nothing.
 FRESH = {"docs/cli.md"}
 FENCE = re.compile(
@@ -61,7 +61,9 @@ def scratch(tmp_path, monkeypatch, sy_binary):
     (tmp_path / "empty").mkdir()
     home = tmp_path.parent / (tmp_path.name + "-home")
     home.mkdir()
-    monkeypatch.setenv("HOME", str(home))
+    # The demonstration looks for sources there, and makes its folder in TMPDIR.
+    for variable in ("HOME", "CARGO_HOME", "TMPDIR"):
+        monkeypatch.setenv(variable, str(home))
     path = [str(Path(sys.executable).parent), str(sy_binary.parent), os.environ["PATH"]]
     monkeypatch.setenv("PATH", os.pathsep.join(path))
     return tmp_path

@@ -94,7 +94,9 @@ fn run_inner(
     }
     preflight::check_options(source, dest, options)?;
     let filter = filter(options)?;
-    let sides = preflight::open(source, dest, options, control)?;
+    let mut options = options.clone();
+    let sides = preflight::open(source, dest, &mut options, control)?;
+    let options = &options;
     let _lock = match &sides.dest {
         Some(dest) if !options.dry_run => {
             let lock = crate::state::lock_tree(Path::new(OsStr::from_bytes(dest.real_path())))?;

@@ -12,7 +12,7 @@ use crate::cli::{Links, Options};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::path::{Scheme, SyncPath};
 use crate::transport::local::{Follow, LocalEndpoint};
-use crate::transport::{Endpoint, Kind, Listing, Meta};
+use crate::transport::{Capabilities, Endpoint, Kind, Listing, Meta};
 
 /// Both sides, open.
 #[derive(Debug)]
@@ -79,8 +79,23 @@ pub fn check_options(source: &SyncPath, dest: &SyncPath, options: &Options) -> R
     Ok(())
 }
 
+/// What the destination can't keep is an error where it was asked for by name, and left out of `archive`.
+fn fit_to_dest(options: &mut Options, dest: Capabilities, path: &SyncPath) -> Result<()> {
+    for (wanted, kept, name) in
+        [(&mut options.preserve_xattrs, dest.xattrs, "preserve_xattrs"), (&mut options.preserve_acls, dest.acls, "preserve_acls")]
+    {
+        if *wanted && !kept {
+            if !options.archive {
+                return Err(SyncError::unsupported(format!("the file system of the destination can't honour {name}")).at("write to", &path.path));
+            }
+            *wanted = false;
+        }
+    }
+    Ok(())
+}
+
 /// Opens both sides, making the destination, after everything that can be checked has been.
-pub fn open(source: &SyncPath, dest: &SyncPath, options: &Options, control: &Control) -> Result<Sides> {
+pub fn open(source: &SyncPath, dest: &SyncPath, options: &mut Options, control: &Control) -> Result<Sides> {
     let follow = match (options.links, options.unsafe_links) {
         (Links::Follow, true) => Follow::Anywhere,
         (Links::Follow, false) => Follow::Within,
@@ -125,6 +140,11 @@ pub fn open(source: &SyncPath, dest: &SyncPath, options: &Options, control: &Con
         return Err(SyncError::cancelled());
     }
     let existed = LocalEndpoint::open(&dest_root, Follow::Never);
+    // Where nothing is yet, what will be made there is like what it will stand in.
+    let nearest = || std::path::absolute(&dest_root).ok()?.ancestors().find_map(|up| LocalEndpoint::open(up, Follow::Never).ok());
+    if let Some(capabilities) = existed.as_ref().map(LocalEndpoint::capabilities).ok().or_else(|| nearest().map(|up| up.capabilities())) {
+        fit_to_dest(options, capabilities, dest)?;
+    }
     let (dest, made) = match existed {
         Ok(endpoint) => (Some(endpoint), false),
         Err(Errno::NOENT) if options.dry_run => (None, true),

@@ -21,10 +21,8 @@ use crate::error::Result;
 pub struct Capabilities {
     /// How exactly modification times are kept, nanoseconds.
     pub mtime_precision: u64,
-    /// Are permissions, owners, symbolic links, hard links, devices and extended attributes kept?
-    pub posix: bool,
-    /// Do bytes travel over a wire, so that compressing them may pay?
-    pub wire: bool,
+    pub xattrs: bool,
+    pub acls: bool,
 }
 
 /// An open location.

@@ -193,6 +193,16 @@ pub fn chmod_at(dir: BorrowedFd<'_>, name: &[u8], mode: u32) -> Result<(), Errno
     rustix::fs::chmodat(CWD, proc_path(held.as_fd()), Mode::from_raw_mode(mode), AtFlags::empty())
 }
 
+/// Does the file system keep extended attributes?
+pub fn keeps_xattrs(dir: BorrowedFd<'_>) -> bool {
+    value(dir, b"user.sypy") != Err(Errno::OPNOTSUPP)
+}
+
+/// Does the file system keep access control lists?
+pub fn keeps_acls(dir: BorrowedFd<'_>) -> bool {
+    value(dir, ACL_ACCESS) != Err(Errno::OPNOTSUPP)
+}
+
 /// Does the directory hand an access list down to new files? Then the kernel does not apply the umask.
 pub fn has_default_acl(dir: BorrowedFd<'_>) -> bool {
     value(dir, ACL_DEFAULT).is_ok()

@@ -30,7 +30,7 @@ use crate::error::{ErrorKind, Result, SyncError};
 #[derive(Debug)]
 pub struct LocalEndpoint {
     root: Root,
-    precision: u64,
+    capabilities: Capabilities,
 }
 
 impl LocalEndpoint {
@@ -38,8 +38,12 @@ impl LocalEndpoint {
     pub fn open(path: &Path, follow: Follow) -> Result<Self, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(CWD, if path.as_os_str().is_empty() { Path::new(".") } else { path }, flags, Mode::empty())?;
-        let precision = list::mtime_precision(fd.as_fd());
-        Ok(Self { root: Root::new(fd, path, follow), precision })
+        let capabilities = Capabilities {
+            mtime_precision: list::mtime_precision(fd.as_fd()),
+            xattrs: attributes::keeps_xattrs(fd.as_fd()),
+            acls: attributes::keeps_acls(fd.as_fd()),
+        };
+        Ok(Self { root: Root::new(fd, path, follow), capabilities })
     }
 
     pub fn root_meta(&self) -> Result<Meta> {
@@ -67,7 +71,7 @@ impl LocalEndpoint {
 
 impl Endpoint for LocalEndpoint {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { mtime_precision: self.precision, posix: true, wire: false }
+        self.capabilities
     }
 
     fn list(&self, key: &[u8]) -> Result<Listing> {

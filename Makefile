@@ -74,7 +74,7 @@ types: build ## types of the package, and of its native module
 	cd sypy && MYPYPATH=python $(BIN)/python -m mypy.stubtest sypy --mypy-config-file pyproject.toml
 
 docs: build ## build the manual into site/
-	$(BIN)/mkdocs build -q --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict
 
 wheel: env ## build the wheel that is shipped, into dist/
 	cd sypy && $(BIN)/maturin build -q --release --out ../dist

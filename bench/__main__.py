@@ -37,14 +37,10 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--data", help=f"comma list of {', '.join(SHAPES)} (default: Aq,Bq)")
     run.add_argument("--full", action="store_true", help="A and B instead of Aq and Bq")
     run.add_argument("--steps", default=",".join(STEPS), help="comma list (default: %(default)s)")
-    run.add_argument(
-        "--cache", choices=["warm", "cold", "both"], help="default: both as root, else warm"
-    )
+    run.add_argument("--cache", choices=["warm", "cold", "both"], help="default: both as root, else warm")
     run.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     run.add_argument("--limit", type=float, default=900, help="seconds that a tool may take")
-    run.add_argument(
-        "--settle", type=float, default=0, help="seconds to wait for other work to end"
-    )
+    run.add_argument("--settle", type=float, default=0, help="seconds to wait for other work to end")
     run.add_argument("--tools", help="comma list (default: all that are here)")
 
     calls = command("syscalls", "system calls per file, by strace")

@@ -187,9 +187,7 @@ def make(data: Dataset) -> None:
     free = os.statvfs(part)
     few = free.f_files and free.f_favail < 2.3 * data.shape.files
     if few or free.f_bavail * free.f_frsize < 2 * data.shape.bytes_about():
-        raise BenchError(
-            f"not enough room for data set {data.name} and a copy of it at {part.parent}"
-        )
+        raise BenchError(f"not enough room for data set {data.name} and a copy of it at {part.parent}")
     if data.shape.big:
         with open(part / "big.bin", "wb") as f:
             for i in range(data.shape.big // MIB):

@@ -45,8 +45,5 @@ def section(records: list[Record]) -> list[str]:
     """The Markdown lines of this measurement."""
     lines = ["| files | step | tool | peak RSS MB | peak PSS MB |", "|" + " --- |" * 5]
     for r in sorted(records, key=lambda r: (r["files"], r["step"], r["rss"])):
-        lines.append(
-            f"| {r['files']:,} | {r['step']} | {r['tool']} "
-            f"| {r['rss'] / 1e6:.1f} | {r['pss'] / 1e6:.1f} |"
-        )
+        lines.append(f"| {r['files']:,} | {r['step']} | {r['tool']} | {r['rss'] / 1e6:.1f} | {r['pss'] / 1e6:.1f} |")
     return lines

@@ -91,9 +91,7 @@ def section(records: list[Record]) -> list[str]:
     ]
     for key in sorted({(r["data"], r["step"]) for r in records}):
         rows = [r for r in records if (r["data"], r["step"]) == key]
-        call, native, start = (
-            1000 * median(r[side] for r in rows) for side in ("call", "native", "start")
-        )
+        call, native, start = (1000 * median(r[side] for r in rows) for side in ("call", "native", "start"))
         ratio = median(r["call"] / r["native"] for r in rows)
         bare = median(r["call"] / (r["native"] - r["start"]) for r in rows)
         lines.append(

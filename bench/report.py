@@ -66,8 +66,7 @@ def conditions(records: list[Record], rows: list[Record]) -> list[str]:
 
 def steps_table(rows: list[Record]) -> list[str]:
     lines = [
-        "| step | tool | runs | min / median / max s | / sy | CPU s | peak MB | flush s | others "
-        "| result |",
+        "| step | tool | runs | min / median / max s | / sy | CPU s | peak MB | flush s | others | result |",
         "|" + " --- |" * 10,
     ]
     for step in STEPS:

@@ -24,9 +24,7 @@ def measure_import(pairs: int, results: Results) -> None:
         if pair >= 0:
             results.write(pair=pair, import_ms=wall["import"], pass_ms=wall["pass"])
             differences.append(wall["import"] - wall["pass"])
-    print(
-        f"import sypy: {median(differences):.1f} ms more than an interpreter that imports nothing"
-    )
+    print(f"import sypy: {median(differences):.1f} ms more than an interpreter that imports nothing")
 
 
 def section(records: list[Record]) -> list[str]:

@@ -133,9 +133,7 @@ def copytree(python: str) -> Command:
 def first_line(*argv: str) -> str:
     """What a tool says of its version; empty when it can't be started."""
     try:
-        done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL, cwd="/"
-        )
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL, cwd="/")
     except (OSError, subprocess.TimeoutExpired):
         return ""
     line = next(iter(done.stdout.splitlines()), "") if done.returncode == 0 else ""
@@ -199,9 +197,7 @@ def find(given_sy: str | None) -> tuple[dict[str, Tool], dict[str, str]]:
         lack["sypy"] = "install the package where this Python finds it"
     for name, command in (("rsync", rsync), ("cp", cp)):
         add(name, next(iter(on_path(name)), None), command, "not on PATH")
-    have["copytree"] = Tool(
-        "copytree", f"Python {sys.version.split()[0]}", copytree(sys.executable)
-    )
+    have["copytree"] = Tool("copytree", f"Python {sys.version.split()[0]}", copytree(sys.executable))
     python = str(SY_PYTHON_VENV / "bin/python")
     version = first_line(python, "-c", "import sypy; print(sypy.__version__)")
     if version:

@@ -15,6 +15,7 @@ import termios
 import time
 
 import pytest
+
 from running import run, started, wait_until, with_means
 from trees import Link, assert_same, build, keys, leftovers, rewrite, text
 

@@ -53,7 +53,7 @@ def interrupt_after(seconds):
     threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
 
 
-class Stop(Exception):  # noqa: N818
+class Stop(Exception):
     pass
 
 

@@ -166,3 +166,11 @@ def test_a_dry_run_needs_no_right_to_write(src, dst):
     stats = sync_unprivileged(f"{src}/", f"{dst}/", dry_run=True)
     os.chmod(dst, 0o755)
     assert stats.files_created == 1 and keys(dst) == {"b"}
+
+
+def test_a_dry_run_names_what_it_would_do_in_the_order_of_the_keys(src, dst):
+    build(src, {"a": "1", "b/x": "1", "b/y/z": "1", "b-": "1", "c": "1", "b.d/f": "1"})
+    seen = []
+    sypy.sync(f"{src}/", f"{dst}/", dry_run=True, on_event=lambda event: seen.append((event.path, event.kind)))
+    keys = [f"{path}/" if kind == "directory" else path for path, kind in seen]
+    assert keys == ["a", "b-", "b.d/", "b.d/f", "b/", "b/x", "b/y/", "b/y/z", "c"]

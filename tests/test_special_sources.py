@@ -305,3 +305,11 @@ def test_an_empty_directory_that_lost_its_files_stays(src, dst):
     build(dst, {"d/gone": "x", "a": "1"})
     sypy.sync(f"{src}/", f"{dst}/", delete=True)
     assert_same(src, dst)
+
+
+def test_bare_names_are_in_the_current_directory(tmp_path, monkeypatch):
+    (tmp_path / "f").write_text("1")
+    monkeypatch.chdir(tmp_path)
+    sypy.sync("f", "copy")
+    sypy.sync("f", "deep/er/")
+    assert (tmp_path / "copy").read_text() == (tmp_path / "deep/er/f").read_text() == "1"

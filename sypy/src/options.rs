@@ -306,7 +306,7 @@ const DOCS: &[(&str, &str)] = &[
     ("parallel", "Transfers at a time; `None`: tuned to the storage. 10 by default."),
     ("bwlimit", "Bytes per second at most, as int or text such as `\"10MB\"`; `None` (default): no limit."),
     ("resume", "Keep and reuse partial transfers. `True` by default."),
-    ("verify", "Read each copy back and compare hashes. `False` by default."),
+    ("verify", "Read each copy back and compare bytes. `False` by default."),
     ("compress", "Compress on the wire (SSH) where it helps. `False` by default."),
     ("durable", "Have everything on disk before success is reported. `False` by default."),
     ("max_errors", "Stop after this many failed items; 0: never. 100 by default."),

@@ -480,7 +480,8 @@ impl<'w, 'r> Planner<'w, 'r> {
         }
         frame.pending_bytes += if op.source.kind == Kind::File { op.source.size } else { 0 };
         frame.pending.push(op);
-        if frame.pending.len() >= JOB_OPS || frame.pending_bytes >= JOB_BYTES {
+        // A dry run tells what it finds in the order of the keys.
+        if self.cx.dry_run() || frame.pending.len() >= JOB_OPS || frame.pending_bytes >= JOB_BYTES {
             self.flush();
         }
     }

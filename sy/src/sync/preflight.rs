@@ -86,7 +86,9 @@ fn fit_to_dest(options: &mut Options, dest: Capabilities, path: &SyncPath) -> Re
     {
         if *wanted && !kept {
             if !options.archive {
-                return Err(SyncError::unsupported(format!("the file system of the destination can't honour {name}")).at("write to", &path.path));
+                return Err(
+                    SyncError::unsupported(format!("the file system of the destination can't honour {name}")).at("write to", &path.path)
+                );
             }
             *wanted = false;
         }
@@ -109,7 +111,7 @@ pub fn open(source: &SyncPath, dest: &SyncPath, options: &mut Options, control: 
         (from.to_path_buf(), None)
     } else {
         let name = from.file_name().unwrap_or_default().as_bytes().to_vec();
-        (from.parent().unwrap_or(Path::new("")).to_path_buf(), Some(name))
+        (parent_of(from), Some(name))
     };
     let opened = LocalEndpoint::open(&root, follow).map_err(|errno| missing_source(errno, from))?;
     let found = match &one {
@@ -128,11 +130,8 @@ pub fn open(source: &SyncPath, dest: &SyncPath, options: &mut Options, control: 
     if dest_state == State::Other && !renamed {
         return Err(SyncError::new(ErrorKind::AlreadyExists, "the destination is not a directory").at("write to", &dest.path));
     }
-    let (dest_root, as_name) = if renamed {
-        (to.parent().unwrap_or(Path::new("")).to_path_buf(), to.file_name().map(|name| name.as_bytes().to_vec()))
-    } else {
-        (to.to_path_buf(), None)
-    };
+    let (dest_root, as_name) =
+        if renamed { (parent_of(to), to.file_name().map(|name| name.as_bytes().to_vec())) } else { (to.to_path_buf(), None) };
     let source_real = real(opened.real_path(), one.as_deref());
     let dest_real = real(&absolute(&dest_root)?, as_name.as_deref().or(one.as_deref()));
     refuse_overlap(&source_real, &dest_real, what, dest)?;
@@ -165,6 +164,11 @@ pub fn open(source: &SyncPath, dest: &SyncPath, options: &mut Options, control: 
         Some(name) => Intent::One { name, as_name },
     };
     Ok(Sides { source: opened, dest, start })
+}
+
+/// The directory that holds a path; a bare name stands in the current one.
+fn parent_of(path: &Path) -> PathBuf {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf()
 }
 
 #[derive(PartialEq)]

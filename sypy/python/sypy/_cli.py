@@ -18,9 +18,9 @@ def main(argv: Sequence[str | bytes] | None = None) -> int:
     """Run a command line and return its exit code.
 
     `argv` is what follows the program's name; `None`, the default, takes that of this process. Exit codes: 0 done,
-    1 usage, 23 some items failed, 24 some vanished, 25 refused to delete so much, 130 interrupted (129 by SIGHUP, 143 by
-    SIGTERM). While it runs in
-    the main thread, SIGTERM and SIGHUP stop it as Ctrl-C does, unless they have handlers or are ignored already.
+    1 usage, 23 some items failed, 24 some vanished, 25 refused to delete so much, 130 interrupted (129 by SIGHUP,
+    143 by SIGTERM). While it runs in the main thread, SIGTERM and SIGHUP stop it as Ctrl-C does, unless they have
+    handlers or are ignored already.
 
     >>> main(["--version"])
     0

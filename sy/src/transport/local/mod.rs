@@ -37,7 +37,7 @@ impl LocalEndpoint {
     /// Opens the directory at `path`, following links up to and including its last component: the user named it.
     pub fn open(path: &Path, follow: Follow) -> Result<Self, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(CWD, if path.as_os_str().is_empty() { Path::new(".") } else { path }, flags, Mode::empty())?;
+        let fd = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
         let capabilities = Capabilities {
             mtime_precision: list::mtime_precision(fd.as_fd()),
             xattrs: attributes::keeps_xattrs(fd.as_fd()),

@@ -68,10 +68,20 @@ class _TerminalBar:
     def _start(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
+        from rich.table import Column
 
         fields = ("size", "speed", "eta", "files", "name")
-        columns = [TextColumn(f"{{task.fields[{field}]}}", markup=False) for field in fields]
-        self.progress = Progress(BarColumn(20), *columns, console=Console(stderr=True), auto_refresh=False)
+        # In a narrow terminal the name gives way, then the bar; the figures stay whole.
+        columns = [
+            TextColumn(
+                f"{{task.fields[{field}]}}",
+                markup=False,
+                table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1 if field == "name" else None),
+            )
+            for field in fields
+        ]
+        bar = BarColumn(12, table_column=Column(no_wrap=True))
+        self.progress = Progress(bar, *columns, console=Console(stderr=True), auto_refresh=False, expand=True)
         self.task = self.progress.add_task("", total=None, **dict.fromkeys(fields, ""))
         self.progress.start()
 

@@ -99,6 +99,16 @@ def command(request) -> list[str]:
 
 
 @pytest.fixture
+def sync(sy_binary, src, dst):
+    """Runs the native command line on the two places: `sync("--delete", prefix=strace(…)).returncode`."""
+
+    def sync(*options, source=None, dest=None, prefix=(), **kw) -> subprocess.CompletedProcess:
+        return running.run([*prefix, sy_binary, source or f"{src}/", dest or f"{dst}/", *options], **kw)
+
+    return sync
+
+
+@pytest.fixture
 def shm_path(tmp_path_factory):
     """A directory on tmpfs, which is another file system than `tmp_path`'s."""
     shm = Path("/dev/shm")
@@ -134,6 +144,24 @@ def mount(tmp_path_factory):
 
     yield mount
     for place in reversed(mounted):
+        subprocess.run(["umount", "-l", str(place)], check=False)
+
+
+@pytest.fixture
+def bind(tmp_path):
+    """Makes a directory appear at another place as well: `bind(src, dst / "again")`. For root only."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount")
+    bound: list[Path] = []
+
+    def bind(what: Path, where: Path) -> Path:
+        where.mkdir(parents=True, exist_ok=True)
+        _try("mount", "--bind", str(what), str(where))
+        bound.append(where)
+        return where
+
+    yield bind
+    for place in reversed(bound):
         subprocess.run(["umount", "-l", str(place)], check=False)
 
 

@@ -3,14 +3,16 @@
 #
 #     tests/free_threaded.sh [PYTEST ARGUMENT…]
 #
-# FREE_THREADED_PYTHON names the interpreter, 3.14 or later; without it, the newest on PATH is taken. A distribution that has
-# none: CPython's own source, `./configure --disable-gil --prefix=…`. Environment, target and wheel are kept outside the clone.
+# FREE_THREADED_PYTHON names the interpreter, 3.14 or later; without it, the newest on PATH is taken. Environment, target and
+# wheel are kept outside the clone.
 set -eu
 
 repo=$(cd "$(dirname "$0")/.." && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/sypy/free-threaded
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$cache/target}"
 profile=${PROFILE:-ci}
+# What make sets for the usual interpreter, and what would decide about the GIL.
+unset PYO3_PYTHON VIRTUAL_ENV PYTHON_GIL PYTHONPATH
 
 python=${FREE_THREADED_PYTHON:-$(command -v python3.15t || command -v python3.14t || true)}
 if [ -z "$python" ] || ! "$python" -c 'import sys; sys.exit(sys._is_gil_enabled() or sys.version_info < (3, 14))' 2>/dev/null; then
@@ -36,7 +38,6 @@ cargo build -q --manifest-path "$repo/Cargo.toml" --profile "$profile" -p sy
 "$bin/python" -m pip install -q --no-deps --force-reinstall "$cache"/dist/*.whl
 
 # Not from the clone, where an extension of another Python may lie. A module that needs the GIL turns it on and warns.
-unset PYTHON_GIL PYTHONPATH
 cd "$cache"
 "$bin/python" -W error -c '
 import sys, sypy

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import sypy
+from events import changes_of_json
 from running import run, sync_unprivileged
 from trees import Dir, Link, assert_same, build, keys, snapshot, text
 
@@ -309,3 +310,33 @@ def test_a_dry_run_moves_nothing_aside(src, dst, tmp_path, own_environment):
     build(dst, {"a": "1", "b": "2", "c": "3", "gone": "x"})
     sypy.sync(f"{src}/", f"{dst}/", delete=True, dry_run=True, trash=True, backup_dir=tmp_path / "backup")
     assert not (tmp_path / "backup").exists() and not trash_of(own_environment).exists()
+
+
+@pytest.mark.parametrize("where", ["top of the file system", "home in the destination"])
+def test_a_trash_in_the_destination_is_kept(sync, src, mount, monkeypatch, where):
+    place = mount("tmpfs", size="1m")
+    if where == "home in the destination":
+        monkeypatch.setenv("XDG_DATA_HOME", str(place / "home/data"))
+    for round_ in range(3):
+        build(src, {"a": "1", "b": "2"})
+        build(place, {"a": "1", "b": "2", "d/gone": f"precious {round_}"})
+        done = sync("--delete", "--force-delete", "--trash", dest=f"{place}/")
+        assert done.returncode == 0, done.stderr
+    again = sync("--delete", "--force-delete", "--trash", "--json", dest=f"{place}/")
+    assert again.returncode == 0 and changes_of_json(again.stdout) == set()
+    kept = [text(place / key) for key in keys(place) if "/files/" in key and (place / key).is_file()]
+    assert sorted(kept) == ["precious 0", "precious 1", "precious 2"]
+    assert not (place / "d").exists()
+
+
+def test_the_state_directory_is_not_deleted_where_it_lies_in_the_destination(sync, src, dst, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(dst / "home/state"))
+    build(src, {"a": "1", "b": "2"})
+    build(dst, {"a": "1", "b": "2", "gone": "x"})
+    assert sync("-c").returncode == 0
+    state = keys(dst)
+    for _ in range(2):
+        done = sync("--delete", "--force-delete", "-c")
+        assert done.returncode == 0, done.stderr
+        assert keys(dst) >= state - {"gone"}
+    assert not (dst / "gone").exists()

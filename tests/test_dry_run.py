@@ -1,5 +1,6 @@
 """A dry run changes nothing at all, and says exactly what the run after it does."""
 
+import json
 import os
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 import sypy
 from events import Recorder, changes_of_details, changes_of_json
 from running import run
-from trees import WHEN, Dir, File, Link, build, keys, snapshot
+from trees import WHEN, Dir, File, Hard, Link, build, keys, snapshot
 
 OPTIONS = [
     {},
@@ -174,3 +175,52 @@ def test_a_dry_run_names_what_it_would_do_in_the_order_of_the_keys(src, dst):
     sypy.sync(f"{src}/", f"{dst}/", dry_run=True, on_event=lambda event: seen.append((event.path, event.kind)))
     keys = [f"{path}/" if kind == "directory" else path for path, kind in seen]
     assert keys == ["a", "b-", "b.d/", "b.d/f", "b/", "b/x", "b/y/", "b/y/z", "c"]
+
+
+def errors_of_json(done):
+    return [(os.path.basename(event["path"]), event["kind"]) for event in events_of(done) if event["event"] == "error"]
+
+
+def events_of(done):
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_a_protected_entry_holds_a_directory_against_a_file_in_both(sync, src, dst):
+    build(src, {"x": "now a file", "1": "1", "2": "2", "3": "3"})
+    build(dst, {"x/keep": "precious", "x/gone": "1"})
+    line = ["--delete", "--force-delete", "--filter", "P keep", "--json"]
+    planned, done = sync("--dry-run", *line), sync(*line)
+    assert (planned.returncode, done.returncode) == (23, 23)
+    assert changes_of_json(planned.stdout) == changes_of_json(done.stdout)
+    assert errors_of_json(planned) == errors_of_json(done)
+    assert [name for name, _ in errors_of_json(done)] == ["x"]
+    assert (dst / "x/keep").read_text() == "precious"
+
+
+def test_linked_trees_that_are_equal_need_nothing(sync, src, dst):
+    build(src, {"f": "1", "g": Hard("f"), "d/h": Hard("f")})
+    assert sync("-H").returncode == 0
+    for options in (["-H"], ["-H", "-c"], ["-H", "-c", "-n"], ["-a", "-c", "-n"], ["-H", "-n"]):
+        done = sync(*options, "--json")
+        assert (done.returncode, changes_of_json(done.stdout)) == (0, set()), options
+
+
+def test_an_attribute_of_a_directory_is_said_in_both(sync, src, dst):
+    build(src, {"d/f": "1"})
+    assert sync().returncode == 0
+    try:
+        os.setxattr(src / "d", "user.tag", b"blue")
+    except OSError:
+        pytest.skip("no extended attributes here")
+    planned, done, again = (sync("-X", "--json", *options) for options in (["-n"], [], []))
+    assert changes_of_json(planned.stdout) == changes_of_json(done.stdout) == {("d", "metadata")}
+    assert changes_of_json(again.stdout) == set()
+    assert os.getxattr(dst / "d", "user.tag") == b"blue"
+
+
+def test_no_trash_is_made(sync, src, dst, own_environment):
+    build(src, {"a": "1"})
+    build(dst, {"a": "1", "gone": "x"})
+    assert sync("-n", "--delete", "--trash").returncode == 0
+    assert not (own_environment / "data").exists()
+    assert keys(dst) == {"a", "gone"}

@@ -174,3 +174,33 @@ def test_ctrl_c_in_a_large_tree(src, dst, command):
     assert process.returncode in (0, 130)
     assert run([*command, f"{src}/", f"{dst}/"]).returncode == 0
     assert snapshot(dst) == snapshot(src)
+
+
+@pytest.mark.parametrize("dest", ["", "/", "/g"])
+def test_killed_while_a_single_file_is_copied_and_run_again(sync, sy_binary, src, dst, dest):
+    build(src, {"f": os.urandom(4_000_000)})
+    dst.mkdir()
+    with started([sy_binary, src / "f", f"{dst}{dest}", "--bwlimit", "1MB"]) as process:
+        wait_until(lambda: leftovers(dst))
+        process.kill()
+        process.wait()
+    assert leftovers(dst)
+    assert sync(source=src / "f", dest=f"{dst}{dest}").returncode == 0
+    name = dest.strip("/") or "f"
+    assert keys(dst) == {name}
+    assert (dst / name).read_bytes() == (src / "f").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [0.05, 0.2, 0.4])
+def test_a_signal_while_a_huge_directory_is_listed(sy_binary, shm_path, after):
+    build(shm_path, {"src/": None, "dst/": None})
+    for n in range(200_000):
+        os.close(os.open(shm_path / f"src/file-{n:06}", os.O_CREAT | os.O_WRONLY))
+    with started([sy_binary, f"{shm_path}/src/", f"{shm_path}/dst/"]) as process:
+        time.sleep(after)
+        process.send_signal(signal.SIGTERM)
+        sent = time.monotonic()
+        process.communicate(timeout=60)
+    assert time.monotonic() - sent < 1.5
+    assert leftovers(shm_path / "dst") == []

@@ -3,6 +3,7 @@
 import datetime
 import os
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -158,3 +159,31 @@ def test_nothing_is_deleted_once_there_were_too_many_errors(unreadable, dst):
     with pytest.raises(sypy.PartialSyncError):
         sync_unprivileged(f"{unreadable}/", f"{dst}/", max_errors=5, delete=True, force_delete=True)
     assert (dst / "gone").exists()
+
+
+@pytest.mark.parametrize("seconds", ["1e9", "10000000000000000000", "99999999999999d", "inf", "nan"])
+def test_a_time_limit_beyond_all_time_is_none_or_refused(sync, src, dst, seconds):
+    build(src, {"f": "1"})
+    done = sync("--timeout", seconds)
+    assert done.returncode in (0, 1)
+    assert "internal error" not in done.stderr
+    assert dst.exists() == (done.returncode == 0)
+
+
+@pytest.mark.parametrize("seconds", [1e19, float("inf"), float("nan"), 10**19])
+def test_a_time_limit_beyond_all_time_is_none_or_refused_in_python(src, dst, seconds):
+    build(src, {"f": "1"})
+    with suppress(ValueError, OverflowError):
+        sypy.sync(f"{src}/", f"{dst}/", timeout=seconds)
+        assert_same(src, dst)
+
+
+@pytest.mark.parametrize("seconds", ["15000000000000000000", "18000000000000000000", "1e12", "inf"])
+def test_a_delay_beyond_all_time_is_refused_or_can_be_stopped(sync, strace, src, dst, seconds):
+    build(src, {"f": "1"})
+    always = strace("trace=renameat,renameat2", "inject=renameat,renameat2:error=EBUSY")
+    for _ in range(4):
+        done = sync("--retry-delay", seconds, "--timeout", "0.3", prefix=always)
+        assert done.returncode in (1, 30), done.stderr
+        assert "internal error" not in done.stderr
+        assert not dst.exists() or leftovers(dst) == []

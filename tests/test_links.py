@@ -5,6 +5,7 @@ import os
 import pytest
 
 import sypy
+from events import changes_of_json
 from running import sync_in_child
 from trees import WHEN, File, Hard, Link, assert_same, build, keys, rewrite, snapshot, text
 
@@ -256,3 +257,21 @@ def test_a_partner_that_is_filtered_out_is_no_partner(src, dst):
     sypy.sync(f"{src}/", f"{dst}/", preserve_hardlinks=True, exclude=["*.tmp"])
     assert keys(dst) == {"b", "c"}
     assert os.stat(dst / "b").st_ino == os.stat(dst / "c").st_ino
+
+
+@pytest.mark.parametrize("options", [[], ["-H"], ["-c"], ["-j1"]], ids=" ".join)
+def test_two_files_that_are_one_at_the_destination_each_get_their_own_mode(sync, src, dst, options):
+    build(src, {"a": File("same", mode=0o600), "b": File("same", mode=0o644)})
+    build(dst, {"a": File("same", mode=0o600), "b": Hard("a")})
+    assert sync(*options).returncode == 0
+    assert_same(src, dst)
+    again = sync(*options, "--json")
+    assert (again.returncode, changes_of_json(again.stdout)) == (0, set())
+    assert_same(src, dst)
+
+
+def test_two_files_that_are_one_at_the_destination_each_get_their_own_time(sync, src, dst):
+    build(src, {"a": File("same", mtime_ns=WHEN - 1), "b": File("same", mtime_ns=WHEN + 1)})
+    build(dst, {"a": "same", "b": Hard("a")})
+    assert sync("-c").returncode == 0
+    assert_same(src, dst)

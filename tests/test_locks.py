@@ -109,3 +109,17 @@ def test_threads_take_turns_or_are_refused(tmp_path, other):
     assert len(outcomes) == 6 and "done" in outcomes
     assert_same(other, tmp_path / "dst")
     assert leftovers(tmp_path / "dst") == []
+
+
+@pytest.mark.parametrize("variable", ["XDG_STATE_HOME", "HOME"])
+def test_the_second_is_refused_also_with_another_home(sy_binary, src, dst, other, tmp_path, monkeypatch, variable):
+    monkeypatch.delenv("XDG_STATE_HOME")
+    build(src, {f"f{n:02}": os.urandom(100_000) for n in range(100)})
+    monkeypatch.setenv(variable, str(tmp_path / "home-1"))
+    with started([sy_binary, f"{src}/", f"{dst}/", "--bwlimit", "1MB"]) as process:
+        wait_until(lambda: dst.exists() and any(key.startswith("f") for key in keys(dst)))
+        monkeypatch.setenv(variable, str(tmp_path / "home-2"))
+        done = run([sy_binary, f"{other}/", f"{dst}/"])
+        assert process.poll() is None
+    assert done.returncode == 1 and "another run" in done.stderr, done.stderr
+    assert "a" not in keys(dst)

@@ -341,3 +341,13 @@ def test_archive_is_not_an_error_for_those_who_may_not_do_all(src, dst, command)
     done = run([*with_means(unprivileged=True), *command, "-a", f"{src}/", f"{dst}/"])
     assert done.returncode == 0, done.stderr
     assert_same(src, dst)
+
+
+@pytest.mark.parametrize("what", ["f", "d"])
+def test_a_read_only_directory_is_still_read_only_after_something_went_into_it(sync, src, dst, what):
+    build(src, {"f": "1", "d/g": "1"})
+    dst.mkdir(mode=0o555)
+    done = sync(source=src / what, prefix=with_means(unprivileged=True))
+    assert done.returncode in (0, 23), done.stderr
+    assert mode(dst) == 0o555
+    assert (dst / what).exists() == (done.returncode == 0)

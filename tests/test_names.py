@@ -182,3 +182,40 @@ def test_names_alike_but_for_case_or_form_stay_apart(src, dst):
     sypy.sync(f"{src}/", f"{dst}/")
     assert len(snapshot(dst)) == 7
     assert_same(src, dst)
+
+
+def nested(root, depth: int) -> None:
+    """Directories within directories, and a file at the bottom."""
+    root.mkdir(parents=True)
+    fd = os.open(root, os.O_DIRECTORY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=fd)
+        inner = os.open("d", os.O_DIRECTORY, dir_fd=fd)
+        os.close(fd)
+        fd = inner
+    os.close(os.open("f", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+    os.close(fd)
+
+
+def opens(log) -> int:
+    """From the table of `strace -c`: how many files and directories were opened."""
+    rows = [line.split() for line in log.read_text().splitlines()]
+    return sum(int(row[3]) for row in rows if row and row[-1] in ("openat", "openat2"))
+
+
+def test_twice_the_depth_is_twice_the_work(sync, strace, shm_path, tmp_path):
+    count = {}
+    for depth in (1500, 3000):
+        source, dest = shm_path / f"src-{depth}", shm_path / f"dst-{depth}"
+        nested(source, depth)
+        for what in ("copy", "nothing", "delete"):
+            if what == "delete":
+                run(["rm", "-rf", source / "d"])
+                (source / "f").touch()
+            options = ["--delete", "--force-delete"] if what == "delete" else []
+            counting = [*strace("trace=openat,openat2", log=tmp_path / "log"), "-c"]
+            done = sync(*options, source=f"{source}/", dest=f"{dest}/", prefix=counting, timeout=120)
+            assert done.returncode == 0, done.stderr
+            count[what, depth] = opens(tmp_path / "log")
+    for what in ("copy", "nothing", "delete"):
+        assert 0 < count[what, 3000] < 3 * count[what, 1500], count

@@ -6,7 +6,7 @@ import pytest
 
 import sypy
 from running import sync_unprivileged
-from trees import WHEN, Fifo, File, Link, build, keys, text
+from trees import WHEN, Fifo, File, Hard, Link, build, keys, snapshot, text
 
 MOVE = {"remove_source_files": True}
 
@@ -81,3 +81,48 @@ def test_moving_twice_does_not_undo_the_first_with_delete(src, dst):
     with pytest.raises(sypy.DeleteLimitError):
         sypy.sync(f"{src}/", f"{dst}/", delete=True, **MOVE)
     assert keys(dst) == {"a", "b"}
+
+
+def contents(root, names) -> list[str]:
+    return [text(root / name) for name in names]
+
+
+@pytest.mark.parametrize("options", [(), ("-H",)], ids=["apart", "linked"])
+@pytest.mark.parametrize("before", [{}, {"a": "1", "d/c": "1"}], ids=["new", "in place"])
+def test_files_with_several_names_move_whole(sync, src, dst, options, before):
+    build(src, {"a": "1", "b": Hard("a"), "d/c": Hard("a"), "other": "1"})
+    build(dst, before)
+    done = sync("--remove-source-files", *options)
+    assert done.returncode == 0, done.stderr
+    assert keys(src) == {"d"}
+    assert contents(dst, ["a", "b", "d/c", "other"]) == ["1"] * 4
+    if options:
+        assert os.stat(dst / "a").st_nlink == 3
+
+
+def test_a_file_that_is_the_one_at_the_destination_stays(sync, src, dst, bind):
+    build(src, {"d/": None, "f": "1"})
+    build(dst, {"d/precious": "the only copy"})
+    bind(dst / "d", src / "d")
+    assert sync("--remove-source-files").returncode in (0, 1, 23)
+    assert text(dst / "d/precious") == "the only copy"
+
+
+def test_a_file_that_is_the_one_at_the_destination_stays_however_it_is_compared(sync, src, dst, bind):
+    build(src, {"d/": None})
+    build(dst, {"d/precious": "the only copy"})
+    bind(dst / "d", src / "d")
+    for options in (["-c"], ["-I"], ["--verify"], ["-H"], ["--delete"]):
+        sync("--remove-source-files", *options)
+        assert text(dst / "d/precious") == "the only copy", options
+
+
+@pytest.mark.parametrize("options", [["-L"], ["-L", "--unsafe-links"], ["-L", "--dry-run"]], ids=" ".join)
+def test_nothing_that_links_lead_to_is_ever_removed(sync, src, dst, tmp_path, options):
+    build(tmp_path / "outside", {"f": "precious"})
+    build(dst, {"x/precious": "the only copy"})
+    build(src, {"f": "1", "l": Link("f"), "out": Link(str(tmp_path / "outside")), "x": Link(str(dst / "x"))})
+    before = snapshot(tmp_path, untouched=True)
+    done = sync("--remove-source-files", *options)
+    assert done.returncode == 1 and "remove" in done.stderr, done.stderr
+    assert snapshot(tmp_path, untouched=True) == before

@@ -116,7 +116,7 @@ impl Index {
             let coarse = if meta.ctime.nanos == 0 { 2_000_000_000 } else { 0 };
             meta.ctime.total_nanos() + TICK + coarse < self.opened
         };
-        if !settled(source) || !settled(dest) {
+        if !settled(source) || !settled(dest) || key.len() > usize::from(u16::MAX) {
             return;
         }
         let record = Record { key: key.to_vec(), source: fingerprint(source), dest: fingerprint(dest) };
@@ -245,7 +245,21 @@ mod tests {
 
     fn meta(ino: u64) -> Meta {
         let time = Time { seconds: 1_000_000_000, nanos: 5 };
-        Meta { kind: Kind::File, size: 3, mtime: time, ctime: time, mode: 0, uid: 0, gid: 0, nlink: 1, ino, dev: 1, rdev: 0, allocated: 0 }
+        Meta {
+            kind: Kind::File,
+            size: 3,
+            mtime: time,
+            ctime: time,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            nlink: 1,
+            ino,
+            dev: 1,
+            rdev: 0,
+            allocated: 0,
+            mount: false,
+        }
     }
 
     fn index(path: &Path) -> Index {

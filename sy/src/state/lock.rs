@@ -4,44 +4,88 @@
 //! run into the same tree, a part of it, or a tree that holds it, is refused. Directories are told by device and inode,
 //! so a second path to the same tree is no way around. The kernel drops the locks of a process that dies.
 
+use std::ffi::OsStr;
 use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{ErrorKind, Result, SyncError};
 
 /// Held while a run writes.
 #[derive(Debug)]
-pub struct Lock {
-    _held: Vec<File>,
+pub struct Lock(Vec<OwnedFd>);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        for held in &self.0 {
+            // Closing would not do: a process forked meanwhile has the descriptor too.
+            let _ = rustix::fs::flock(held, FlockOperation::Unlock);
+        }
+    }
 }
 
-/// Locks the tree at `real` (a path without links), or says who can't have it. `None` where no lock can be kept.
-pub fn lock_tree(real: &Path) -> Result<Option<Lock>> {
+fn locked(real: &Path) -> SyncError {
+    SyncError::new(ErrorKind::Locked, "another run is writing to it, to a part of it or to what holds it")
+        .at("sync into", real.as_os_str().as_bytes())
+        .hint("wait for that run to end")
+}
+
+/// Locks the tree at `real` (a path without links), or only `name` in it, or says who can't have it.
+/// `None` where no lock can be kept.
+pub fn lock_tree(real: &Path, name: Option<&[u8]>) -> Result<Option<Lock>> {
     let Some(dir) = super::directory().map(|state| state.join("locks")) else { return Ok(None) };
     if std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).is_err() {
         return Ok(None);
     }
-    let mut held = Vec::new();
-    for (depth, path) in real.ancestors().enumerate() {
-        let Ok(state) = rustix::fs::stat(path) else { continue };
-        let Ok(file) = open(&dir.join(format!("{:x}-{:x}", state.st_dev, state.st_ino))) else { return Ok(None) };
-        let operation = if depth == 0 { FlockOperation::NonBlockingLockExclusive } else { FlockOperation::NonBlockingLockShared };
-        match rustix::fs::flock(&file, operation) {
-            Ok(()) => held.push(file),
-            Err(Errno::WOULDBLOCK) => {
-                use std::os::unix::ffi::OsStrExt;
-                return Err(SyncError::new(ErrorKind::Locked, "another run is writing to it, to a part of it or to what holds it")
-                    .at("sync into", real.as_os_str().as_bytes())
-                    .hint("wait for that run to end"));
+    let target = name.map_or_else(|| real.to_path_buf(), |name| real.join(OsStr::from_bytes(name)));
+    let mut held = Lock(Vec::new());
+    for path in target.ancestors() {
+        let Ok(state) = rustix::fs::lstat(path) else { continue };
+        let whole = path == target;
+        if whole && !rustix::fs::FileType::from_raw_mode(state.st_mode).is_dir() {
+            continue;
+        }
+        let how = if whole { FlockOperation::NonBlockingLockExclusive } else { FlockOperation::NonBlockingLockShared };
+        let mut files = vec![(dir.join(format!("{:x}-{:x}", state.st_dev, state.st_ino)), how)];
+        if let (true, Some(name)) = (path == real, name) {
+            // What is not there yet can be told by its name only.
+            let hash = &blake3::hash(name).to_hex()[..16];
+            files.push((dir.join(format!("{:x}-{:x}-{hash}", state.st_dev, state.st_ino)), FlockOperation::NonBlockingLockExclusive));
+        }
+        for (file, how) in files {
+            let Ok(file) = open(&file) else { return Ok(None) };
+            if !held.take(file.into(), how, &target)? {
+                return Ok(None);
             }
-            Err(_) => return Ok(None),
+        }
+        // The directory itself is locked too, which holds also against runs of other users, and other mounts of it.
+        if whole || path == real {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            if let Ok(own) = rustix::fs::open(path, flags, Mode::empty()) {
+                held.take(own, how, &target)?;
+            }
         }
     }
-    Ok(Some(Lock { _held: held }))
+    Ok(Some(held))
+}
+
+impl Lock {
+    /// Adds a lock; `false` if the file system keeps none.
+    fn take(&mut self, file: OwnedFd, how: FlockOperation, target: &Path) -> Result<bool> {
+        match rustix::fs::flock(&file, how) {
+            Ok(()) => {
+                self.0.push(file);
+                Ok(true)
+            }
+            Err(Errno::WOULDBLOCK) => Err(locked(target)),
+            Err(_) => Ok(false),
+        }
+    }
 }
 
 fn open(path: &PathBuf) -> std::io::Result<File> {
@@ -60,12 +104,17 @@ mod tests {
         for path in [&a, &b, &c] {
             std::fs::create_dir(path).expect("new");
         }
-        let Some(held) = lock_tree(&a).expect("free") else { return };
-        assert_eq!(lock_tree(&a).expect_err("held").kind, ErrorKind::Locked);
-        assert_eq!(lock_tree(&b).expect_err("part of it").kind, ErrorKind::Locked);
-        assert_eq!(lock_tree(dir.path()).expect_err("holds it").kind, ErrorKind::Locked);
-        assert!(lock_tree(&c).expect("beside it").is_some());
+        let Some(held) = lock_tree(&a, None).expect("free") else { return };
+        assert_eq!(lock_tree(&a, None).expect_err("held").kind, ErrorKind::Locked);
+        assert_eq!(lock_tree(&b, None).expect_err("part of it").kind, ErrorKind::Locked);
+        assert_eq!(lock_tree(dir.path(), None).expect_err("holds it").kind, ErrorKind::Locked);
+        assert!(lock_tree(&c, None).expect("beside it").is_some());
         drop(held);
-        assert!(lock_tree(&b).expect("free again").is_some());
+        let one = lock_tree(&a, Some(b"b")).expect("a part");
+        assert!(lock_tree(&a, Some(b"x")).expect("another part").is_some());
+        assert_eq!(lock_tree(&b, None).expect_err("the same part").kind, ErrorKind::Locked);
+        assert_eq!(lock_tree(&a, None).expect_err("the whole").kind, ErrorKind::Locked);
+        drop(one);
+        assert!(lock_tree(&b, None).expect("free again").is_some());
     }
 }

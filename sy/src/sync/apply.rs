@@ -19,8 +19,14 @@ pub struct After<'r> {
     pub leader: Option<Vec<u8>>,
 }
 
-/// An operation that failed, with its error.
-type Failed<'r> = (Arc<Dir<'r>>, Op, SyncError);
+/// An operation that failed and may still go.
+struct Failed<'r> {
+    dir: Arc<Dir<'r>>,
+    op: Op,
+    /// Another name of the file, if it is to be linked.
+    leader: Option<Vec<u8>>,
+    error: SyncError,
+}
 
 /// The work of a run: what waits, and what has to be tried again.
 pub struct Work<'r> {
@@ -66,7 +72,8 @@ impl<'r> Work<'r> {
                 return;
             }
             cx.log(Level::Info, &format!("trying {} failed items again", failed.len()));
-            let delay = cx.options.retry_delay.0.saturating_mul(1 << round.min(16));
+            // A day is as long as for ever here, and keeps the sum within what a duration can hold.
+            let delay = cx.options.retry_delay.0.saturating_mul(1 << round.min(16)).min(Duration::from_secs(24 * 3600));
             let mut wait = delay.mul_f64(0.75 + 0.5 * jitter());
             while !wait.is_zero() && !cx.control.should_stop() {
                 let nap = wait.min(Duration::from_millis(50));
@@ -74,17 +81,21 @@ impl<'r> Work<'r> {
                 wait -= nap;
             }
             let last = round + 1 == cx.options.retry;
-            for (dir, mut op, error) in failed {
+            for Failed { dir, mut op, leader, error } in failed {
                 if cx.control.should_stop() {
                     cx.fail(error);
                     continue;
                 }
                 cx.tally.retries.fetch_add(1, Relaxed);
                 let refreshed = cx.lane.map_or(Ok(()), |lane| lane.refresh(&dir, &mut op));
-                match refreshed.and_then(|()| cx.perform(&dir, &op)) {
+                let done = refreshed.and_then(|()| match &leader {
+                    Some(leader) => try_link(cx, &dir, &op, leader),
+                    None => cx.perform(&dir, &op),
+                });
+                match done {
                     Ok(()) => {}
                     Err(error) if error.retryable && !last => {
-                        self.again.lock().unwrap_or_else(PoisonError::into_inner).push((dir, op, error))
+                        self.again.lock().unwrap_or_else(PoisonError::into_inner).push(Failed { dir, op, leader, error });
                     }
                     Err(error) => cx.fail(error),
                 }
@@ -94,8 +105,8 @@ impl<'r> Work<'r> {
 
     /// What still waits for another try when a run is stopped has failed.
     pub fn give_up(&self) {
-        for (_, _, error) in std::mem::take(&mut *self.again.lock().unwrap_or_else(PoisonError::into_inner)) {
-            self.cx.fail(error);
+        for failed in std::mem::take(&mut *self.again.lock().unwrap_or_else(PoisonError::into_inner)) {
+            self.cx.fail(failed.error);
         }
     }
 
@@ -124,21 +135,21 @@ impl<'r> Work<'r> {
     pub fn submit_names(&self, leader: Option<(Arc<Dir<'r>>, Op)>, key: Vec<u8>, followers: Vec<(Arc<Dir<'r>>, Op)>) {
         let (cx, again) = (self.cx, Arc::clone(&self.again));
         let job = move || {
-            let led = leader.is_none_or(|(dir, op)| match cx.perform(&dir, &op) {
-                Ok(()) => true,
-                Err(error) => {
-                    failed(cx, &again, &dir, op, error);
-                    false
-                }
-            });
+            // Where the first name has to wait for another try, the others wait behind it.
+            let mut waits = None;
+            if let Some((dir, op)) = leader
+                && let Err(error) = cx.perform(&dir, &op)
+            {
+                waits = error.retryable.then(|| error.clone());
+                failed(cx, &again, &dir, op, None, error);
+            }
             for (dir, op) in followers {
                 if cx.control.should_stop() {
                     return;
                 }
-                if led {
-                    link(cx, &again, &dir, op, &key);
-                } else {
-                    perform_one(cx, &again, &dir, Op { what: What::Copy, ..op });
+                match &waits {
+                    Some(error) => failed(cx, &again, &dir, op, Some(&key), error.clone()),
+                    None => link(cx, &again, &dir, op, &key),
                 }
             }
         };
@@ -150,32 +161,40 @@ impl<'r> Work<'r> {
     }
 }
 
-/// Makes `op` another name of the file at `leader`, which is in place.
+/// Makes `op` another name of the file at `leader`, which should be in place.
 fn link<'r>(cx: &Context<'r>, again: &Again<'r>, dir: &Arc<Dir<'r>>, op: Op, leader: &[u8]) {
-    let outcome = match cx.lane {
-        Some(lane) if !cx.dry_run() => lane.hard_link(dir, &op, leader),
-        _ => Ok(Some(if op.dest.is_some() { Applied::Updated } else { Applied::Created })),
+    if let Err(error) = try_link(cx, dir, &op, leader) {
+        failed(cx, again, dir, op, Some(leader), error);
+    }
+}
+
+fn try_link(cx: &Context<'_>, dir: &Dir<'_>, op: &Op, leader: &[u8]) -> Result<(), SyncError> {
+    let linked = match cx.lane {
+        Some(lane) if !cx.dry_run() => lane.hard_link(dir, op, leader)?,
+        Some(lane) if lane.is_linked(op, leader) => Some(Applied::Same),
+        _ => Some(if op.dest.is_some() { Applied::Updated } else { Applied::Created }),
     };
-    match outcome {
-        Ok(Some(applied)) => {
-            cx.applied(dir, &op, applied, applied != Applied::Same);
-            cx.remove_source(dir, &op);
+    match linked {
+        Some(applied) => {
+            cx.applied(dir, op, applied, applied != Applied::Same);
+            cx.remove_source(dir, op);
+            Ok(())
         }
-        Ok(None) => perform_one(cx, again, dir, Op { what: What::Copy, ..op }),
-        Err(error) => failed(cx, again, dir, op, error),
+        None => cx.perform(dir, &Op { what: What::Copy, ..op.clone() }),
     }
 }
 
 fn perform_one<'r>(cx: &Context<'r>, again: &Again<'r>, dir: &Arc<Dir<'r>>, op: Op) {
     if let Err(error) = cx.perform(dir, &op) {
-        failed(cx, again, dir, op, error);
+        failed(cx, again, dir, op, None, error);
     }
 }
 
 /// Keeps for another try what may still go; records the rest.
-fn failed<'r>(cx: &Context<'r>, again: &Again<'r>, dir: &Arc<Dir<'r>>, op: Op, error: SyncError) {
+fn failed<'r>(cx: &Context<'r>, again: &Again<'r>, dir: &Arc<Dir<'r>>, op: Op, leader: Option<&[u8]>, error: SyncError) {
     if error.retryable && cx.options.retry > 0 && !cx.dry_run() {
-        again.lock().unwrap_or_else(PoisonError::into_inner).push((Arc::clone(dir), op, error));
+        let failed = Failed { dir: Arc::clone(dir), op, leader: leader.map(<[u8]>::to_vec), error };
+        again.lock().unwrap_or_else(PoisonError::into_inner).push(failed);
     } else {
         cx.fail(error);
     }

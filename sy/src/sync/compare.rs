@@ -92,6 +92,10 @@ pub fn decide(rules: &Rules, source: &Meta, target: Option<&[u8]>, dest: Option<
 /// What is left to do where the contents are known to be equal.
 pub fn same_content(rules: &Rules, source: &Meta, dest: &Meta) -> Decision {
     match () {
+        // Its metadata belong to other names as well, which the source does not have: it becomes a file of its own.
+        () if source.kind == Kind::File && source.nlink == 1 && dest.nlink > 1 && rules.keep.differs(source, dest, rules.precision) => {
+            Ok((What::Copy, Reason::HardLink))
+        }
         () if rules.keep.differs(source, dest, rules.precision) => Ok((What::Metadata, Reason::Metadata)),
         () if rules.keep.reads_attributes(source.kind) => Ok((What::Attributes, Reason::Metadata)),
         () => Err(Reason::Unchanged),
@@ -132,6 +136,7 @@ mod tests {
             dev: 1,
             rdev: 0,
             allocated: size,
+            mount: false,
         }
     }
 

@@ -1,6 +1,6 @@
 //! What all parts of one run share: its options, its sides, its counters, its record of failures.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 use super::compare::Rules;
@@ -22,10 +22,15 @@ pub struct Context<'r> {
     /// `None` in a dry run into a destination that does not exist yet.
     pub dest: Option<&'r dyn Endpoint>,
     pub lane: Option<&'r dyn Lane>,
+    /// Device and inode of both roots, to know them where a link or a mount leads from one to the other.
+    pub source_root: Option<(u64, u64)>,
+    pub dest_root: Option<(u64, u64)>,
     pub rules: Rules,
     /// Hears which contents were found equal.
     pub known: Option<&'r Mutex<Index>>,
     pub errors: Mutex<Vec<SyncError>>,
+    /// The destination is not what was listed.
+    pub conflicts: AtomicBool,
 }
 
 fn add(counter: &AtomicU64, n: u64) {
@@ -41,6 +46,9 @@ impl Context<'_> {
     pub fn fail(&self, error: SyncError) {
         if error.kind == ErrorKind::Cancelled {
             return;
+        }
+        if error.kind == ErrorKind::Conflict {
+            self.conflicts.store(true, Relaxed);
         }
         self.observer.error(&error);
         let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
@@ -191,7 +199,11 @@ impl Finisher for Context<'_> {
     fn finish(&self, dir: &Dir<'_>) {
         let differs = if self.dry_run() {
             let (Some(like), Some(had)) = (&dir.like, &dir.had) else { return };
-            self.rules.keep.differs(like, had, self.rules.precision)
+            let attributes = self.lane.map_or(Ok(false), |lane| lane.examine_dir(dir));
+            match attributes {
+                Ok(attributes) => attributes || self.rules.keep.differs(like, had, self.rules.precision),
+                Err(error) => return self.fail(error),
+            }
         } else {
             match self.lane.map(|lane| lane.finish_dir(dir)) {
                 Some(Ok(differs)) => differs && dir.had.is_some(),

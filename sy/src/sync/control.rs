@@ -54,7 +54,10 @@ impl Control {
     }
 
     pub(crate) fn set_timeout(&self, timeout: Duration) {
-        let _ = self.deadline.set(Instant::now() + timeout);
+        // A time that no clock can show never comes.
+        if let Some(deadline) = Instant::now().checked_add(timeout) {
+            let _ = self.deadline.set(deadline);
+        }
     }
 
     pub(crate) fn timed_out(&self) -> bool {

@@ -25,6 +25,8 @@ pub struct Dir<'r> {
     pub had: Option<Meta>,
     /// Something was written into it.
     pub touched: AtomicBool,
+    /// The mode that stood in the way of writing into it.
+    pub lifted: OnceLock<u32>,
     /// Do access lists of the directory decide the mode of new files?
     pub default_acl: OnceLock<bool>,
     finisher: &'r dyn Finisher,
@@ -41,6 +43,7 @@ impl<'r> Dir<'r> {
             like,
             had,
             touched: AtomicBool::new(false),
+            lifted: OnceLock::new(),
             default_acl: OnceLock::new(),
             finisher,
             _parent: parent,

@@ -26,7 +26,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use apply::Work;
 use compare::Rules;
@@ -99,7 +99,7 @@ fn run_inner(
     let options = &options;
     let _lock = match &sides.dest {
         Some(dest) if !options.dry_run => {
-            let lock = crate::state::lock_tree(Path::new(OsStr::from_bytes(dest.real_path())))?;
+            let lock = crate::state::lock_tree(Path::new(OsStr::from_bytes(dest.real_path())), sides.only())?;
             if lock.is_none() {
                 observer.log(Level::Warning, "no lock could be kept in the state directory; do not run twice into one destination");
             }
@@ -114,7 +114,17 @@ fn run_inner(
         None => None,
     };
     let known = match &sides.dest {
-        Some(dest) if options.checksum => crate::state::Index::open(sides.source.real_path(), dest.real_path()).map(Mutex::new),
+        Some(dest) if options.checksum => {
+            let index = crate::state::Index::open(sides.source.real_path(), dest.real_path());
+            if !options.dry_run {
+                // A page that is written through a memory map shows in the file's times only the first time after it was
+                // clean. So pages are made clean after the moment from which on changes count as new.
+                for side in [sides.source.handle(), dest.handle()] {
+                    let _ = rustix::fs::syncfs(side);
+                }
+            }
+            index.map(Mutex::new)
+        }
         _ => None,
     };
     let cx = Context {
@@ -126,10 +136,13 @@ fn run_inner(
         dest: sides.dest.as_ref().map(|dest| dest as &dyn Endpoint),
         lane: lane.as_ref().map(|lane| lane as &dyn Lane),
         rules: Rules::new(options, precision, Time::now().total_nanos()),
+        source_root: sides.source.root_meta().ok().map(|meta| meta.identity()),
+        dest_root: sides.dest.as_ref().and_then(|dest| dest.root_meta().ok()).map(|meta| meta.identity()),
         known: known.as_ref(),
         errors: Mutex::default(),
+        conflicts: AtomicBool::new(false),
     };
-    let outcome = sides.start().and_then(|start| carry_out(&cx, start, &filter, sides.backup_key(options)));
+    let outcome = sides.start().and_then(|start| carry_out(&cx, start, &filter, sides.spared(options)));
     if let Some(lane) = &lane {
         tally.bytes_read.store(lane.bytes_read.load(Relaxed), Relaxed);
     }
@@ -144,7 +157,7 @@ fn run_inner(
 }
 
 /// One way through: plan and apply side by side, then links, second tries, deletions.
-fn carry_out(cx: &Context<'_>, start: plan::Start, filter: &Filter, spared: Option<Vec<u8>>) -> Result<()> {
+fn carry_out(cx: &Context<'_>, start: plan::Start, filter: &Filter, spared: Vec<Vec<u8>>) -> Result<()> {
     let descriptors = spare_descriptors();
     // A third of them for listings read ahead, a third for jobs (two directories each), a sixth for the directories
     // above the current one; the rest for the files themselves.
@@ -189,6 +202,10 @@ fn delete<'r>(cx: &'r Context<'r>, work: &Work<'r>, planner: &mut Planner<'_, 'r
     let doomed = planner.graveyard.len();
     if planner.incomplete && doomed > 0 {
         cx.log(Level::Warning, &format!("{doomed} deletions were held back, because not everything could be listed"));
+        return Ok(false);
+    }
+    if cx.conflicts.load(Relaxed) && doomed > 0 {
+        cx.log(Level::Warning, &format!("{doomed} deletions were held back, because the destination changed during the run"));
         return Ok(false);
     }
     delete::judge(cx, doomed, planner.dest_entries)?;

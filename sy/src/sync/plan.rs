@@ -53,12 +53,14 @@ pub struct Planner<'w, 'r> {
     pub dest_entries: u64,
     /// Directories above the current one whose handles stay open.
     open_depth: usize,
-    /// A folder below the destination that is never touched: the backups.
-    spared: Option<Vec<u8>>,
+    /// Keys at the destination that are never deleted: backups, trash, our own state.
+    spared: Vec<Vec<u8>>,
+    /// Directories that stay although a file should take their place.
+    kept: Vec<Vec<u8>>,
 }
 
 impl<'w, 'r> Planner<'w, 'r> {
-    pub fn new(cx: &'r Context<'r>, work: &'w Work<'r>, ahead: &'r ReadAhead, open_depth: usize, spared: Option<Vec<u8>>) -> Self {
+    pub fn new(cx: &'r Context<'r>, work: &'w Work<'r>, ahead: &'r ReadAhead, open_depth: usize, spared: Vec<Vec<u8>>) -> Self {
         Self {
             cx,
             work,
@@ -73,6 +75,7 @@ impl<'w, 'r> Planner<'w, 'r> {
             dest_entries: 0,
             open_depth,
             spared,
+            kept: Vec::new(),
         }
     }
 
@@ -105,6 +108,17 @@ impl<'w, 'r> Planner<'w, 'r> {
         for group in self.groups.rest() {
             self.settle(group);
         }
+        // A directory that stays bars the way of the file that was to take its place, in a dry run too.
+        let kept = std::mem::take(&mut self.kept);
+        self.after_deletions.retain(|after| {
+            let key = after.dir.key_of(&after.op.name);
+            let barred = kept.contains(&key);
+            if barred {
+                let path = self.cx.dest.map_or_else(|| key.clone(), |dest| dest.path_of(&key));
+                self.cx.fail(in_the_way_error("a directory with protected entries").at("create", path));
+            }
+            !barred
+        });
         self.cx.control.totals_are_final.store(true, Relaxed);
         Ok(())
     }
@@ -219,9 +233,6 @@ impl<'w, 'r> Planner<'w, 'r> {
             let Some(listing) = listing else { return Ok(()) };
             (listing.item(index as usize).meta.kind == Kind::Dir, frame.dir.key_of(listing.name(index as usize)))
         };
-        if self.spared.as_deref() == Some(&*key) {
-            return Ok(());
-        }
         let verdict = match (frame.scope.is_empty(), &frame.doomed) {
             (true, _) => None,
             (false, None) => Some(frame.scope.check(&key, is_dir)),
@@ -264,6 +275,14 @@ impl<'w, 'r> Planner<'w, 'r> {
             );
             return Ok(());
         }
+        if self.is_other_root(&meta, row) {
+            self.incomplete = true;
+            cx.fail(
+                SyncError::new(ErrorKind::Config, "one side of the run is reached there from within the other; it is left out")
+                    .at("sync", cx.source.path_of(&key)),
+            );
+            return Ok(());
+        }
         let had = row.dest.and_then(|j| frame.dest.as_ref().map(|listing| listing.item(j as usize).meta));
         // Under the same name the destination may have something that is not a directory.
         let in_the_way = match (&frame.dest, had) {
@@ -290,6 +309,8 @@ impl<'w, 'r> Planner<'w, 'r> {
                     frame.held = held;
                 }
                 if let Err(error) = made {
+                    // Another name may be the same here: what looks extra may be what it is.
+                    self.incomplete |= error.kind == ErrorKind::Conflict;
                     cx.fail(error);
                     return Ok(());
                 }
@@ -325,6 +346,13 @@ impl<'w, 'r> Planner<'w, 'r> {
         let scope = frame.scope.clone();
         self.push(dir, Some(source), dest, &scope, None);
         Ok(())
+    }
+
+    /// Does a link or a mount lead from here to the destination, or from the destination's twin to the source?
+    fn is_other_root(&self, source: &Meta, row: Row) -> bool {
+        let dest =
+            self.frames.last().and_then(|frame| row.dest.and_then(|j| frame.dest.as_ref().map(|listing| listing.item(j as usize).meta)));
+        Some(source.identity()) == self.cx.dest_root || dest.is_some_and(|dest| Some(dest.identity()) == self.cx.source_root)
     }
 
     fn is_unknown_at_dest(&self, name: &[u8]) -> bool {
@@ -502,6 +530,18 @@ impl<'w, 'r> Planner<'w, 'r> {
         // What the source has under that name could not be read: it may be the same.
         let unknown = frame.source.as_ref().is_some_and(|source| source.unknown.iter().any(|(name, _)| **name == *listing.name(j)));
         let meta = listing.item(j).meta;
+        if self.spared.iter().any(|spared| key == *spared || key.strip_prefix(spared.as_slice()).is_some_and(|rest| rest.starts_with(b"/")))
+        {
+            return self.hold();
+        }
+        if self.cx.options.delete && meta.mount {
+            self.cx.fail(
+                SyncError::new(ErrorKind::Conflict, "something is mounted there")
+                    .at("delete", self.dest_path(&key))
+                    .hint("unmount it, or exclude it"),
+            );
+            return self.hold();
+        }
         if !self.cx.options.delete || unknown || self.has_other_kind(frame, listing.name(j), &key, meta.kind) {
             return self.hold();
         }
@@ -553,7 +593,14 @@ impl<'w, 'r> Planner<'w, 'r> {
             self.clean_up(&frame.dir, frame.dest.as_ref(), &frame.resumable);
         }
         match frame.doomed {
-            Some(_) if frame.holds => self.hold(),
+            Some(doomed) if frame.holds => {
+                if let Some(parent) = self.frames.last()
+                    && self.giving_way.iter().any(|(dir, name)| Arc::ptr_eq(dir, &parent.dir) && parent.dir.key_of(name) == doomed.key)
+                {
+                    self.kept.push(doomed.key);
+                }
+                self.hold();
+            }
             Some(doomed) => self.doom(doomed),
             None => {}
         }

@@ -11,7 +11,7 @@ use super::plan::Start;
 use crate::cli::{Links, Options};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::path::{Scheme, SyncPath};
-use crate::transport::local::{Follow, LocalEndpoint};
+use crate::transport::local::{Aside, Follow, LocalEndpoint};
 use crate::transport::{Capabilities, Endpoint, Kind, Listing, Meta};
 
 /// Both sides, open.
@@ -58,6 +58,10 @@ pub fn check_options(source: &SyncPath, dest: &SyncPath, options: &Options) -> R
     let chosen: Vec<&str> = exclusive.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
     if chosen.len() > 1 {
         return Err(SyncError::config(format!("{} exclude each other", chosen.join(" and "))));
+    }
+    if options.remove_source_files && options.links == Links::Follow {
+        return Err(SyncError::config("remove_source_files and links=\"follow\" exclude each other")
+            .hint("what a link leads to may be needed under other names, or by others"));
     }
     if options.unsafe_links && options.links != Links::Follow {
         return Err(SyncError::config("unsafe_links does nothing without links=\"follow\""));
@@ -113,7 +117,7 @@ pub fn open(source: &SyncPath, dest: &SyncPath, options: &mut Options, control: 
         let name = from.file_name().unwrap_or_default().as_bytes().to_vec();
         (parent_of(from), Some(name))
     };
-    let opened = LocalEndpoint::open(&root, follow).map_err(|errno| missing_source(errno, from))?;
+    let opened = LocalEndpoint::open(&root, follow, control).map_err(|errno| missing_source(errno, from))?;
     let found = match &one {
         Some(name) => Some(opened.stat(b"", name)?.ok_or_else(|| missing_source(Errno::NOENT, from))?.0),
         None => None,
@@ -132,15 +136,18 @@ pub fn open(source: &SyncPath, dest: &SyncPath, options: &mut Options, control: 
     }
     let (dest_root, as_name) =
         if renamed { (parent_of(to), to.file_name().map(|name| name.as_bytes().to_vec())) } else { (to.to_path_buf(), None) };
-    let source_real = real(opened.real_path(), one.as_deref());
+    // A link that is followed is where it leads.
+    let followed = one.as_deref().filter(|_| follow != Follow::Never && what == Kind::Dir).and_then(|name| opened.real_path_of(name));
+    let source_real = followed.map_or_else(|| real(opened.real_path(), one.as_deref()), |path| real(&path, None));
     let dest_real = real(&absolute(&dest_root)?, as_name.as_deref().or(one.as_deref()));
     refuse_overlap(&source_real, &dest_real, what, dest)?;
+    check_backup_dir(options, &opened, one.as_deref(), &source_real, &absolute(&dest_root)?)?;
     if control.should_stop() {
         return Err(SyncError::cancelled());
     }
-    let existed = LocalEndpoint::open(&dest_root, Follow::Never);
+    let existed = LocalEndpoint::open(&dest_root, Follow::Never, control);
     // Where nothing is yet, what will be made there is like what it will stand in.
-    let nearest = || std::path::absolute(&dest_root).ok()?.ancestors().find_map(|up| LocalEndpoint::open(up, Follow::Never).ok());
+    let nearest = || std::path::absolute(&dest_root).ok()?.ancestors().find_map(|up| LocalEndpoint::open(up, Follow::Never, control).ok());
     if let Some(capabilities) = existed.as_ref().map(LocalEndpoint::capabilities).ok().or_else(|| nearest().map(|up| up.capabilities())) {
         fit_to_dest(options, capabilities, dest)?;
     }
@@ -151,7 +158,7 @@ pub fn open(source: &SyncPath, dest: &SyncPath, options: &mut Options, control: 
             std::fs::create_dir_all(&dest_root).map_err(|error| SyncError::io(&error, "create", &dest_root))?;
             (
                 Some(
-                    LocalEndpoint::open(&dest_root, Follow::Never)
+                    LocalEndpoint::open(&dest_root, Follow::Never, control)
                         .map_err(|errno| SyncError::os(errno, "open", dest_root.as_os_str().as_bytes()))?,
                 ),
                 true,
@@ -196,20 +203,59 @@ impl Sides {
                     Some(dest) => single(dest, as_name.as_ref().unwrap_or(name), name)?,
                     None => None,
                 };
-                let dest = dest.map_or_else(Listing::default, |(listing, _)| listing);
+                let mut dest = dest.map_or_else(Listing::default, |(listing, _)| listing);
+                dest.leftovers = self.dest.as_ref().map_or_else(Vec::new, LocalEndpoint::leftovers);
                 Ok(Start::One { source, dest, rename: as_name.clone().filter(|other| other != name).map(Vec::into_boxed_slice) })
             }
         }
     }
 
-    /// The key of the backup folder, if that stands below the destination.
-    pub fn backup_key(&self, options: &Options) -> Option<Vec<u8>> {
-        let (dir, dest) = (options.backup_dir.as_ref()?, self.dest.as_ref()?);
-        let root = Path::new(OsStr::from_bytes(dest.real_path()));
-        let folder = PathBuf::from(OsStr::from_bytes(&absolute(&root.join(dir)).ok()?));
-        let key = folder.strip_prefix(root).ok()?.as_os_str().as_bytes().to_vec();
-        (!key.is_empty()).then_some(key)
+    /// What the run writes into, if that is one entry of the destination only.
+    pub fn only(&self) -> Option<&[u8]> {
+        match &self.start {
+            Intent::Contents { .. } => None,
+            Intent::One { name, as_name } => Some(as_name.as_ref().unwrap_or(name)),
+        }
     }
+
+    /// Keys below the destination that are never deleted: the backups, the trash, and our own state.
+    pub fn spared(&self, options: &Options) -> Vec<Vec<u8>> {
+        let Some(dest) = &self.dest else { return Vec::new() };
+        let root = Path::new(OsStr::from_bytes(dest.real_path()));
+        let backups = options.backup_dir.as_ref().map(|dir| root.join(dir));
+        let trash = options.trash.then(|| Aside::trash_dir(dest.handle(), dest.real_path(), false).ok()).flatten();
+        [backups, trash, crate::state::directory()]
+            .into_iter()
+            .flatten()
+            .filter_map(|path| {
+                let path = PathBuf::from(OsStr::from_bytes(&absolute(&path).ok()?));
+                let key = path.strip_prefix(root).ok()?.as_os_str().as_bytes().to_vec();
+                (!key.is_empty()).then_some(key)
+            })
+            .collect()
+    }
+}
+
+/// The backups must not get into the way of what is synced.
+fn check_backup_dir(options: &Options, source: &LocalEndpoint, one: Option<&[u8]>, source_real: &Path, dest_root: &[u8]) -> Result<()> {
+    let Some(dir) = &options.backup_dir else { return Ok(()) };
+    let root = Path::new(OsStr::from_bytes(dest_root));
+    let path = PathBuf::from(OsStr::from_bytes(&absolute(&root.join(dir))?));
+    let refuse = |why: &str| Err(SyncError::config(format!("backup_dir {why}")).at("keep backups in", path.as_os_str().as_bytes()));
+    if path.starts_with(source_real) {
+        return refuse("lies within the source");
+    }
+    let Ok(key) = path.strip_prefix(root) else { return Ok(()) };
+    let key = key.as_os_str().as_bytes();
+    if key.is_empty() {
+        return refuse("is the destination itself");
+    }
+    let taken = |key: &[u8]| {
+        let (parent, name) = crate::transport::split_key(key);
+        one.is_none_or(|one| key == one || key.strip_prefix(one).is_some_and(|rest| rest.starts_with(b"/")))
+            && source.stat(parent, name).is_ok_and(|found| found.is_some())
+    };
+    if taken(key) { refuse("is a name that the source has too") } else { Ok(()) }
 }
 
 /// A listing of one entry, under the name that it goes by in the run.

@@ -72,13 +72,21 @@ pub struct Meta {
     pub rdev: u64,
     /// Bytes that the storage gives to it; less than `size` where it has holes.
     pub allocated: u64,
+    /// Another file system, or another part of this one, is mounted here.
+    pub mount: bool,
 }
 
 impl Meta {
-    /// Is this the same state of the same file? Any write to it in between would show.
+    /// Is this the same state of the same file? Any write to it in between would show. Another name that came or went
+    /// changes the file's change time as well, but not the file.
     pub fn same_state(&self, other: &Self) -> bool {
-        (self.kind, self.ino, self.dev, self.size, self.mtime, self.ctime)
-            == (other.kind, other.ino, other.dev, other.size, other.mtime, other.ctime)
+        (self.kind, self.ino, self.dev, self.size, self.mtime) == (other.kind, other.ino, other.dev, other.size, other.mtime)
+            && (self.ctime == other.ctime || self.nlink != other.nlink)
+    }
+
+    /// The file by itself, whatever it is called.
+    pub fn identity(&self) -> (u64, u64) {
+        (self.dev, self.ino)
     }
 }
 

@@ -83,6 +83,12 @@ pub trait Lane: Send + Sync {
     /// Everything in the directory is done: sets its own metadata. Returns whether it had to.
     fn finish_dir(&self, dir: &Dir<'_>) -> Result<bool>;
 
+    /// Would `finish_dir` change attributes that no listing shows?
+    fn examine_dir(&self, dir: &Dir<'_>) -> Result<bool>;
+
+    /// Is what the destination has for `op` already another name of the file at `leader`?
+    fn is_linked(&self, op: &Op, leader: &[u8]) -> bool;
+
     /// Makes `op` another name of the file at `leader`. `None`: the leader is not there, so the file has to be copied.
     fn hard_link(&self, dir: &Dir<'_>, op: &Op, leader: &[u8]) -> Result<Option<Applied>>;
 

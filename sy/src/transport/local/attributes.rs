@@ -38,6 +38,11 @@ impl Keep {
         }
     }
 
+    /// All attributes that this process may set, for copies that are to be complete.
+    pub fn everything() -> Self {
+        Self { times: true, permissions: true, owner: true, xattrs: true, acls: true, root: rustix::process::geteuid().is_root() }
+    }
+
     /// Must attributes be read to know whether two entries are alike?
     pub fn reads_attributes(self, kind: Kind) -> bool {
         (self.xattrs || self.acls) && kind != Kind::Symlink
@@ -75,6 +80,13 @@ impl Keep {
             rustix::fs::futimens(dest, &times(meta.mtime))?;
         }
         Ok(())
+    }
+
+    /// Gives one entry the attributes of another; both may be open as mere paths.
+    pub fn copy_attributes(self, source: BorrowedFd<'_>, dest: BorrowedFd<'_>) -> Result<(), Errno> {
+        let wanted = self.attributes(source)?;
+        self.set_attributes(&wanted, dest, false)?;
+        self.set_attributes(&wanted, dest, true)
     }
 
     /// Do attributes differ between two open files?

@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::aside::Aside;
-use super::attributes::{Keep, Now, chmod_at, chown_at, has_default_acl, set_time_at};
+use super::attributes::{Keep, Now, chmod_at, chown_at, has_default_acl, same_time, set_time_at};
 use super::data::{Copier, Failure, first_difference};
 use super::place::{exchange, is_still, place};
 use super::root::{Follow, Root, stat_at, stat_fd};
@@ -35,7 +35,6 @@ pub struct LocalLane<'r> {
     copier: Copier,
     temp_names: TempNames,
     aside: Option<Aside>,
-    trash: bool,
     precision: u64,
     verify: bool,
     resume: bool,
@@ -67,8 +66,8 @@ impl<'r> LocalLane<'r> {
         let (source, dest) = (source.root(), dest.root());
         let aside = match &options.backup_dir {
             // As in rsync, a relative backup folder stands below the destination.
-            Some(dir) => Some(Aside::backup(&std::path::Path::new(std::ffi::OsStr::from_bytes(dest.real())).join(dir))),
-            None if options.trash => Some(Aside::trash(dest.fd(), dest.real())?),
+            Some(dir) => Some(Aside::backup(std::path::Path::new(std::ffi::OsStr::from_bytes(dest.real())).join(dir))),
+            None if options.trash && !options.dry_run => Some(Aside::trash(dest.fd(), dest.real())?),
             None => None,
         };
         Ok(Self {
@@ -78,7 +77,6 @@ impl<'r> LocalLane<'r> {
             copier: Copier::new(options.bwlimit.map(|size| size.0), options.sparse),
             temp_names: TempNames::new(),
             aside,
-            trash: options.trash || options.backup_dir.is_some(),
             precision,
             verify: options.verify,
             resume: options.resume,
@@ -277,6 +275,7 @@ impl<'r> LocalLane<'r> {
                 if meta.mode & 0o300 == 0o300 || rustix::fs::fchmod(dest_dir, Mode::from_raw_mode(meta.mode | 0o300)).is_err() {
                     return Err(Errno::ACCESS);
                 }
+                let _ = dir.lifted.set(meta.mode);
                 dir.touch();
                 call()
             }
@@ -301,7 +300,7 @@ impl<'r> LocalLane<'r> {
             if !is_still(dest_dir, &op.name, old).unwrap_or(false) {
                 return Err(super::place::Refusal::Changed.into_error(self.dest_path(dir, op)));
             }
-            aside.keep(dest_dir, &dir.key_of(&op.name))?;
+            aside.keep(dest_dir, &dir.key_of(&op.name), &self.copier, self.control)?;
         }
         place(dest_dir, temp, &op.name, op.dest.as_ref()).map_err(|refusal| refusal.into_error(self.dest_path(dir, op)))?;
         Ok(if op.dest.is_some() { Applied::Updated } else { Applied::Created })
@@ -314,9 +313,13 @@ impl<'r> LocalLane<'r> {
         let temp = self.temp_names.next();
         self.writable(dir, dest_dir.as_fd(), || match (op.source.kind, &op.target) {
             (Kind::Symlink, Some(target)) => rustix::fs::symlinkat(&**target, &*dest_dir, &*temp),
-            (kind, _) => {
-                rustix::fs::mknodat(&*dest_dir, &*temp, file_type(kind), Mode::from_raw_mode(op.source.mode & 0o777), op.source.rdev)
-            }
+            (kind, _) => rustix::fs::mknodat(
+                &*dest_dir,
+                &*temp,
+                file_type(kind).ok_or(Errno::INVAL)?,
+                Mode::from_raw_mode(op.source.mode & 0o777),
+                op.source.rdev,
+            ),
         })
         .map_err(fail)?;
         dir.touch();
@@ -326,6 +329,11 @@ impl<'r> LocalLane<'r> {
             }
             if op.source.kind != Kind::Symlink && self.keep.permissions {
                 chmod_at(dest_dir.as_fd(), &temp, op.source.mode)?;
+            }
+            if self.keep.reads_attributes(op.source.kind) {
+                let source = self.source.open(&dir.key_of(op.source_name()), OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC)?;
+                let made = rustix::fs::openat(&*dest_dir, &*temp, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+                self.keep.copy_attributes(source.as_fd(), made.as_fd())?;
             }
             if self.keep.times {
                 set_time_at(dest_dir.as_fd(), &temp, op.source.mtime)?;
@@ -383,7 +391,10 @@ impl<'r> LocalLane<'r> {
         if !is_still(dest_dir.as_fd(), &op.name, old).map_err(fail)? {
             return Err(super::place::Refusal::Changed.into_error(self.dest_path(dir, op)));
         }
-        if attributes || op.source.kind == Kind::File && self.keep.owner {
+        if attributes && op.source.kind != Kind::File {
+            let (source, dest) = (self.open_path(self.source, dir, op.source_name())?, self.open_path(self.dest, dir, &op.name)?);
+            self.keep.copy_attributes(source.as_fd(), dest.as_fd()).map_err(fail)?;
+        } else if attributes || op.source.kind == Kind::File && self.keep.owner {
             let source = self.open_path(self.source, dir, op.source_name())?;
             let dest = self.open_dest(dir, op, dest_dir.as_fd())?;
             self.keep.transfer(source.as_fd(), &op.source, dest.as_fd(), Now::of(old)).map_err(fail)?;
@@ -455,11 +466,11 @@ impl Lane for LocalLane<'_> {
     fn refresh(&self, dir: &Dir<'_>, op: &mut Op) -> Result<()> {
         let handle = self.source_dir(dir)?;
         let (meta, target) = super::list::stat(self.source, &dir.key, handle.as_fd(), op.source_name())?;
-        (op.source, op.target) = (meta, target);
-        match stat_at(self.dest_dir(dir)?.as_fd(), &op.name) {
-            Ok(meta) if op.dest.is_some() => op.dest = Some(meta),
-            _ => {}
+        if meta.kind != op.source.kind {
+            return Err(SyncError { retryable: false, ..changed(self.source_path(dir, op)) });
         }
+        // What was listed at the destination stays what may be replaced.
+        (op.source, op.target) = (meta, target);
         Ok(())
     }
 
@@ -480,7 +491,7 @@ impl Lane for LocalLane<'_> {
                     return Err(super::place::Refusal::Changed.into_error(path()));
                 }
                 if let Some(aside) = &self.aside {
-                    aside.keep(dest_dir.as_fd(), &parent.key_of(name))?;
+                    aside.keep(dest_dir.as_fd(), &parent.key_of(name), &self.copier, self.control)?;
                 }
                 let temp = self.temp_names.next();
                 make(&temp).map_err(fail)?;
@@ -495,7 +506,17 @@ impl Lane for LocalLane<'_> {
     }
 
     fn finish_dir(&self, dir: &Dir<'_>) -> Result<bool> {
-        let Some(like) = &dir.like else { return Ok(false) };
+        if self.control.should_stop() {
+            return Ok(false);
+        }
+        let Some(like) = &dir.like else {
+            // A directory that is not to be made like another gets back the mode that stood in the way.
+            if let Some(&mode) = dir.lifted.get() {
+                let fail = |errno| SyncError::os(errno, "set the metadata of", self.dest.path_of(&dir.key));
+                rustix::fs::fchmod(&*self.dest_dir(dir)?, Mode::from_raw_mode(mode)).map_err(fail)?;
+            }
+            return Ok(false);
+        };
         let attributes = self.keep.reads_attributes(Kind::Dir);
         let same = dir.had.as_ref().is_some_and(|had| !self.keep.differs(like, had, self.precision));
         if same && !dir.is_touched() && !attributes {
@@ -506,14 +527,32 @@ impl Lane for LocalLane<'_> {
         let now = if dir.is_touched() || dir.had.is_none() { Now::default() } else { dir.had.as_ref().map(Now::of).unwrap_or_default() };
         if attributes {
             let source = self.source_dir(dir)?;
-            if same && !dir.is_touched() && !self.keep.attributes_differ(source.as_fd(), dest.as_fd()).map_err(fail)? {
+            let differ = self.keep.attributes_differ(source.as_fd(), dest.as_fd()).map_err(fail)?;
+            if same && !dir.is_touched() && !differ {
                 return Ok(false);
             }
             self.keep.transfer(source.as_fd(), like, dest.as_fd(), now).map_err(fail)?;
+            return Ok(!same || differ);
         } else {
             self.keep.transfer(dest.as_fd(), like, dest.as_fd(), now).map_err(fail)?;
         }
         Ok(!same)
+    }
+
+    fn examine_dir(&self, dir: &Dir<'_>) -> Result<bool> {
+        if !self.keep.reads_attributes(Kind::Dir) || dir.like.is_none() {
+            return Ok(false);
+        }
+        let (source, dest) = (self.source_dir(dir)?, self.dest_dir(dir)?);
+        self.keep
+            .attributes_differ(source.as_fd(), dest.as_fd())
+            .map_err(|errno| SyncError::os(errno, "read the attributes of", self.source.path_of(&dir.key)))
+    }
+
+    fn is_linked(&self, op: &Op, leader: &[u8]) -> bool {
+        let (dir, name) = crate::transport::split_key(leader);
+        let found = self.dest.open_dir(dir).and_then(|dir| stat_at(dir.as_fd(), name));
+        matches!((found, &op.dest), (Ok(leader), Some(own)) if leader.identity() == own.identity())
     }
 
     fn hard_link(&self, dir: &Dir<'_>, op: &Op, leader: &[u8]) -> Result<Option<Applied>> {
@@ -522,6 +561,13 @@ impl Lane for LocalLane<'_> {
         let (leader_dir, leader_name) = crate::transport::split_key(leader);
         let leader_dir = self.dest.open_dir(leader_dir).map_err(fail)?;
         let Ok(target) = stat_at(leader_dir.as_fd(), leader_name) else { return Ok(None) };
+        // A leader that could not be brought over must not lend its old content to others.
+        let stale = target.kind != op.source.kind
+            || op.source.kind == Kind::File && target.size != op.source.size
+            || self.keep.times && !same_time(&op.source, &target, self.precision);
+        if stale {
+            return Ok(None);
+        }
         match stat_at(dest_dir.as_fd(), &op.name) {
             Ok(now) if (now.ino, now.dev) == (target.ino, target.dev) => return Ok(Some(Applied::Same)),
             _ => {}
@@ -545,19 +591,19 @@ impl Lane for LocalLane<'_> {
         let (source, dest) = (self.source_dir(dir)?, self.dest_dir(dir)?);
         let fail = |errno| SyncError::os(errno, "remove the source", self.source_path(dir, op));
         let copy = stat_at(dest.as_fd(), &op.name).map_err(fail)?;
-        if copy.kind != op.source.kind || op.source.kind == Kind::File && copy.size != op.source.size {
+        let same_dir = || Ok::<bool, Errno>(stat_fd(source.as_fd())?.identity() == stat_fd(dest.as_fd())?.identity());
+        let itself = copy.identity() == op.source.identity() && (copy.nlink == 1 || same_dir().map_err(fail)?);
+        if itself || copy.kind != op.source.kind || op.source.kind == Kind::File && copy.size != op.source.size {
             return Err(SyncError::new(ErrorKind::Conflict, "its copy is not in place").at("remove the source", self.source_path(dir, op)));
         }
-        // A link that was followed is what goes, but what it leads to is what was copied.
-        let (now, _) = super::list::stat(self.source, &dir.key, source.as_fd(), op.source_name())?;
-        match now.same_state(&op.source) {
+        match stat_at(source.as_fd(), op.source_name()).map_err(fail)?.same_state(&op.source) {
             true => rustix::fs::unlinkat(&*source, op.source_name(), AtFlags::empty()).map_err(fail),
             false => Err(changed(self.source_path(dir, op))),
         }
     }
 
     fn remove(&self, dir_key: &[u8], doomed: &[Doomed], report: &mut dyn FnMut(&Doomed, Result<()>)) {
-        remove::remove(self.dest, self.aside.as_ref().filter(|_| self.trash), dir_key, doomed, report);
+        remove::remove(self.dest, self.aside.as_ref(), &self.copier, self.control, dir_key, doomed, report);
     }
 
     fn touch_dir(&self, key: &[u8], mtime: Time) -> Result<()> {
@@ -586,7 +632,8 @@ impl Lane for LocalLane<'_> {
     }
 
     fn sync_all(&self) -> Result<()> {
-        rustix::fs::syncfs(self.dest.fd()).map_err(|errno| SyncError::os(errno, "write", self.dest.path_of(b"")))
+        rustix::fs::syncfs(self.dest.fd()).map_err(|errno| SyncError::os(errno, "write", self.dest.path_of(b"")))?;
+        self.aside.as_ref().map_or(Ok(()), Aside::sync_all)
     }
 }
 
@@ -621,13 +668,14 @@ fn changed(path: Vec<u8>) -> SyncError {
     SyncError::new(ErrorKind::SourceChanged, "it changed while it was read").at("read", path).retryable()
 }
 
-pub(super) fn file_type(kind: Kind) -> FileType {
+/// What `mknod` makes of it; `None` for what has calls of its own.
+pub(super) fn file_type(kind: Kind) -> Option<FileType> {
     match kind {
-        Kind::Fifo => FileType::Fifo,
-        Kind::Socket => FileType::Socket,
-        Kind::CharDevice => FileType::CharacterDevice,
-        Kind::BlockDevice => FileType::BlockDevice,
-        Kind::File | Kind::Dir | Kind::Symlink => FileType::RegularFile,
+        Kind::Fifo => Some(FileType::Fifo),
+        Kind::Socket => Some(FileType::Socket),
+        Kind::CharDevice => Some(FileType::CharacterDevice),
+        Kind::BlockDevice => Some(FileType::BlockDevice),
+        Kind::File | Kind::Dir | Kind::Symlink => None,
     }
 }
 

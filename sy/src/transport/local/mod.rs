@@ -12,7 +12,10 @@ mod temp;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
+pub use aside::Aside;
 pub use attributes::{Keep, same_time};
 pub use lane::LocalLane;
 pub use root::{Follow, stat_at, stat_fd};
@@ -25,17 +28,20 @@ use rustix::io::Errno;
 
 use super::{Capabilities, Endpoint, Found, Listing, Meta};
 use crate::error::{ErrorKind, Result, SyncError};
+use crate::sync::Control;
 
 /// An open local directory.
 #[derive(Debug)]
 pub struct LocalEndpoint {
     root: Root,
     capabilities: Capabilities,
+    /// Ends a long listing.
+    cancelled: Arc<AtomicBool>,
 }
 
 impl LocalEndpoint {
     /// Opens the directory at `path`, following links up to and including its last component: the user named it.
-    pub fn open(path: &Path, follow: Follow) -> Result<Self, Errno> {
+    pub fn open(path: &Path, follow: Follow, control: &Control) -> Result<Self, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
         let capabilities = Capabilities {
@@ -43,7 +49,7 @@ impl LocalEndpoint {
             xattrs: attributes::keeps_xattrs(fd.as_fd()),
             acls: attributes::keeps_acls(fd.as_fd()),
         };
-        Ok(Self { root: Root::new(fd, path, follow), capabilities })
+        Ok(Self { root: Root::new(fd, path, follow), capabilities, cancelled: control.cancel_flag() })
     }
 
     pub fn root_meta(&self) -> Result<Meta> {
@@ -64,6 +70,16 @@ impl LocalEndpoint {
         self.root.real()
     }
 
+    /// The temporary files that earlier runs left in the root itself.
+    pub fn leftovers(&self) -> Vec<Box<[u8]>> {
+        list::leftovers(&self.root, b"")
+    }
+
+    /// The directory `name` in the root, without links.
+    pub fn real_path_of(&self, name: &[u8]) -> Option<Vec<u8>> {
+        self.root.open_dir(name).ok().and_then(|dir| root::real_path(dir.as_fd()).ok())
+    }
+
     fn open_file(&self, key: &[u8]) -> Result<OwnedFd, Errno> {
         self.root.open(key, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::NOFOLLOW)
     }
@@ -75,7 +91,7 @@ impl Endpoint for LocalEndpoint {
     }
 
     fn list(&self, key: &[u8]) -> Result<Listing> {
-        list::list(&self.root, key)
+        list::list(&self.root, key, &self.cancelled)
     }
 
     fn stat(&self, dir: &[u8], name: &[u8]) -> Result<Option<Found>> {

@@ -78,7 +78,8 @@ pub fn exchange(dir: BorrowedFd<'_>, temp: &[u8], name: &[u8], removal: AtFlags)
                 Err(if errno == Errno::NOTEMPTY { Refusal::Changed } else { errno.into() })
             }
         },
-        Err(Errno::INVAL | Errno::NOSYS) => {
+        // No such call, or an overlay that can't swap what stands in a lower layer.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::XDEV) => {
             rustix::fs::unlinkat(dir, name, removal)?;
             Ok(rustix::fs::renameat(dir, temp, dir, name)?)
         }

@@ -116,7 +116,24 @@ pub fn real_path(fd: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
 
 /// Opens below `dir` without ever leaving it; links on the way are refused unless `links`.
 fn open_beneath(dir: BorrowedFd<'_>, key: &[u8], flags: OFlags, links: bool) -> Result<OwnedFd, Errno> {
-    if !NO_OPENAT2.load(Relaxed) && key.len() <= PIECE {
+    let mut at: Option<OwnedFd> = None;
+    let mut rest = key;
+    // Beyond PATH_MAX a path is opened in long pieces, each from the one before. A link may lead up across a piece's
+    // beginning, so where links are followed such a path is refused.
+    while rest.len() > PIECE {
+        if links {
+            return Err(Errno::XDEV);
+        }
+        let cut = rest[..PIECE].iter().rposition(|&b| b == b'/').ok_or(Errno::NAMETOOLONG)?;
+        let here = at.as_ref().map_or(dir, AsFd::as_fd);
+        at = Some(open_piece(here, &rest[..cut], OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, links)?);
+        rest = &rest[cut + 1..];
+    }
+    open_piece(at.as_ref().map_or(dir, AsFd::as_fd), rest, flags, links)
+}
+
+fn open_piece(dir: BorrowedFd<'_>, key: &[u8], flags: OFlags, links: bool) -> Result<OwnedFd, Errno> {
+    if !NO_OPENAT2.load(Relaxed) {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         let resolve = if links { resolve } else { resolve | ResolveFlags::NO_SYMLINKS };
         loop {
@@ -124,6 +141,8 @@ fn open_beneath(dir: BorrowedFd<'_>, key: &[u8], flags: OFlags, links: bool) -> 
                 // The kernel asks to try again where a rename ran across the look-up.
                 Err(Errno::AGAIN) => {}
                 Err(Errno::NOSYS) => break NO_OPENAT2.store(true, Relaxed),
+                // Some sandboxes say this of calls that they don't know.
+                Err(Errno::PERM) => break,
                 other => return other,
             }
         }
@@ -192,5 +211,6 @@ fn meta(s: &Statx) -> Meta {
         dev: device(s.stx_dev_major, s.stx_dev_minor),
         rdev: device(s.stx_rdev_major, s.stx_rdev_minor),
         allocated: s.stx_blocks * 512,
+        mount: s.stx_attributes.contains(rustix::fs::StatxAttributes::MOUNT_ROOT),
     }
 }

@@ -16,7 +16,7 @@ export SY_BIN = $(CARGO_TARGET_DIR)/$(PROFILE)/sy
 RELEASE_SY := $(CARGO_TARGET_DIR)/release/sy
 UV := $(BIN)/uv
 
-.PHONY: help env build release demo test test-rust test-python test-slow bench fmt lint types docs wheel clean
+.PHONY: help env build release demo test test-rust test-python test-slow test-free-threaded bench fmt lint types docs wheel clean
 
 help:
 	@grep -E '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 20
@@ -52,6 +52,9 @@ test-python: build
 
 test-slow: build ## property-based and kill tests, many more cases
 	HYPOTHESIS_PROFILE=slow $(BIN)/python -m pytest -q -n $(JOBS) tests $(ARGS)
+
+test-free-threaded: ## the tests that matter there, under a Python without GIL
+	tests/free_threaded.sh $(ARGS)
 
 bench: release ## measure against other tools, side by side
 	PYTHON=$(BIN)/python SYPY_BIN=$(RELEASE_SY) bench/run $(ARGS)

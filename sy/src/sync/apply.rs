@@ -81,9 +81,16 @@ impl<'r> Work<'r> {
                 wait -= nap;
             }
             let last = round + 1 == cx.options.retry;
+            let later = |failed| self.again.lock().unwrap_or_else(PoisonError::into_inner).push(failed);
+            // First names that failed once more; those to be linked to them go on waiting.
+            let mut awaited: Vec<Vec<u8>> = Vec::new();
             for Failed { dir, mut op, leader, error } in failed {
                 if cx.control.should_stop() {
                     cx.fail(error);
+                    continue;
+                }
+                if !last && leader.as_ref().is_some_and(|leader| awaited.contains(leader)) {
+                    later(Failed { dir, op, leader, error });
                     continue;
                 }
                 cx.tally.retries.fetch_add(1, Relaxed);
@@ -95,7 +102,10 @@ impl<'r> Work<'r> {
                 match done {
                     Ok(()) => {}
                     Err(error) if error.retryable && !last => {
-                        self.again.lock().unwrap_or_else(PoisonError::into_inner).push(Failed { dir, op, leader, error });
+                        if op.source.nlink > 1 && leader.is_none() {
+                            awaited.push(dir.key_of(&op.name));
+                        }
+                        later(Failed { dir, op, leader, error });
                     }
                     Err(error) => cx.fail(error),
                 }

@@ -554,7 +554,13 @@ impl<'w, 'r> Planner<'w, 'r> {
             Ok(listing) => {
                 let dir = Arc::new(Dir::new(&doomed.key, Some(Arc::clone(&frame.dir)), None, Some(meta), self.cx));
                 let scope = frame.scope.clone();
+                // A place that is never deleted keeps what leads to it, also before it is made.
+                let leads =
+                    self.spared.iter().any(|spared| spared.strip_prefix(doomed.key.as_slice()).is_some_and(|rest| rest.starts_with(b"/")));
                 self.push(dir, None, Some(listing), &scope, Some(doomed));
+                if leads {
+                    self.hold();
+                }
             }
             Err(error) => {
                 self.incomplete = true;

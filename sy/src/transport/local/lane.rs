@@ -126,7 +126,7 @@ impl<'r> LocalLane<'r> {
         let source = self.open_source(dir, op)?;
         let dest_dir = self.dest_dir(dir)?;
         let mut meta = op.source;
-        if op.what == What::CopyIfDifferent && self.same_content(dir, op, source.as_fd(), dest_dir.as_fd())? {
+        if op.what == What::CopyIfDifferent && self.same_content(dir, op, source.as_fd(), dest_dir.as_fd())? && !self.shares_metadata(op) {
             return self.set_metadata(dir, op);
         }
         let mut again = true;
@@ -155,6 +155,12 @@ impl<'r> LocalLane<'r> {
                 }
             }
         }
+    }
+
+    /// Does the destination's file have other names, and metadata that are not the source's? They can't be set for one
+    /// name alone, so the file has to become one of its own.
+    fn shares_metadata(&self, op: &Op) -> bool {
+        op.dest.is_some_and(|old| op.source.nlink == 1 && old.nlink > 1 && self.keep.differs(&op.source, &old, self.precision))
     }
 
     /// Content, metadata, check. `Some(state)` when the source is not what `meta` says any more.
@@ -451,6 +457,7 @@ impl Lane for LocalLane<'_> {
                 let source = self.open_source(dir, op)?;
                 match self.same_content(dir, op, source.as_fd(), self.dest_dir(dir)?.as_fd())? {
                     false => Applied::Updated,
+                    true if self.shares_metadata(op) => Applied::Updated,
                     true if differs()? => Applied::Metadata,
                     true => Applied::Same,
                 }

@@ -20,7 +20,7 @@ use crate::filter::Scope;
 use crate::transport::{Doomed, Held, Kind, Listing, Meta, Op, What, child_key};
 
 /// A job has at most this many operations and about this many bytes.
-const JOB_OPS: usize = 64;
+const JOB_OPS: usize = 256;
 const JOB_BYTES: u64 = 8 << 20;
 /// Child directories of one directory that are listed ahead.
 const AHEAD: usize = 16;

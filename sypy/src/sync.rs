@@ -13,6 +13,7 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString};
 use sy::sync::{ActionEvent, Control, Level, Observer};
+use sy::transport::access::Accesses;
 use sy::{SyncError, SyncPath};
 
 use crate::details::{Change, PyActionEvent, PyDryRunDetails};
@@ -344,7 +345,9 @@ fn run<'py>(
     let audience = calls.audience(py)?;
     let (control, engine) = (Arc::new(Control::default()), options.engine.clone());
     let (dry_run, bwlimit) = (engine.dry_run, engine.bwlimit.map(|limit| limit.0));
-    let finished = drive(py, &control, audience, dry_run, move |control, observer| sy::run(&source, &dest, &engine, control, observer))?;
+    let finished = drive(py, &control, audience, dry_run, move |control, observer| {
+        sy::run(&source, &dest, &engine, &Accesses::default(), control, observer)
+    })?;
     let outcome = finished.value;
     let details = dry_run.then_some(PyDryRunDetails { changes: finished.changes, bwlimit });
     let stats = Bound::new(py, PySyncStats::of(py, &outcome.stats, dry_run, details)?)?;

@@ -15,6 +15,7 @@ use super::values::Links;
 use super::{Cli, Options, exit, human};
 use crate::error::{Result, SyncError};
 use crate::path::SyncPath;
+use crate::transport::access::Accesses;
 
 /// What a command line means.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ pub struct Line {
     pub source: SyncPath,
     pub dest: SyncPath,
     pub options: Options,
+    pub accesses: Accesses,
     pub show: Show,
 }
 
@@ -77,6 +79,7 @@ fn resolve(cli: Cli, matches: &ArgMatches, program: &str) -> Result<Line> {
         source: SyncPath::parse(cli.source.as_bytes())?,
         dest: SyncPath::parse(cli.dest.as_bytes())?,
         options,
+        accesses: Accesses::default(),
         show: cli.show,
     })
 }

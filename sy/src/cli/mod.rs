@@ -99,7 +99,7 @@ fn run(argv: &[OsString], control: &Arc<Control>) -> u8 {
         if line.show.json { Arc::new(json::Json::new(&line, control)) } else { Arc::new(report::Human::new(&line, control)) };
     reporter.start(&line);
     let pump = screen::Pump::start(&reporter);
-    let outcome = sync::run(&line.source, &line.dest, &line.options, control, &*reporter);
+    let outcome = sync::run(&line.source, &line.dest, &line.options, &line.accesses, control, &*reporter);
     drop(pump);
     let screen = reporter.screen();
     let code = match exit::code(&outcome) {

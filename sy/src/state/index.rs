@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::transport::{Meta, Time};
 
-const MAGIC: &[u8] = b"sypy index 1\n";
+const MAGIC: &[u8] = b"sypy index 2\n";
 /// New records are sorted in memory up to this many bytes, then set aside on disk.
 const IN_MEMORY: usize = 8 << 20;
 /// Clocks that stamp changes tick at least this often, nanoseconds: a later write shows.
@@ -56,11 +56,12 @@ struct Fresh {
 }
 
 impl Index {
-    /// The index for this pair of paths; `None` where no state can be kept.
-    pub fn open(source: &[u8], dest: &[u8]) -> Option<Self> {
+    /// The index for this pair of locations; `None` where no state can be kept. `meaning` tells apart what "equal" meant.
+    pub fn open(source: &[u8], dest: &[u8], meaning: &[u8]) -> Option<Self> {
         let dir = super::directory()?.join("index");
         std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o700).create(&dir).ok()?;
-        let header = [MAGIC, &(source.len() as u32).to_le_bytes(), source, &(dest.len() as u32).to_le_bytes(), dest].concat();
+        let length = |text: &[u8]| (text.len() as u32).to_le_bytes();
+        let header = [MAGIC, &length(source), source, &length(dest), dest, &length(meaning), meaning].concat();
         let path = dir.join(&blake3::hash(&header).to_hex()[..32]);
         let mut index = Self {
             path,
@@ -112,11 +113,19 @@ impl Index {
 
     /// The contents were read and are equal. Not noted when one of them is so new that a change could go unseen.
     pub fn note(&self, key: &[u8], source: &Meta, dest: &Meta) {
-        let settled = |meta: &Meta| {
-            let coarse = if meta.ctime.nanos == 0 { 2_000_000_000 } else { 0 };
-            meta.ctime.total_nanos() + TICK + coarse < self.opened
-        };
-        if !settled(source) || !settled(dest) || key.len() > usize::from(u16::MAX) {
+        if self.is_settled(dest) {
+            self.note_made(key, source, dest);
+        }
+    }
+
+    fn is_settled(&self, meta: &Meta) -> bool {
+        let coarse = if meta.ctime.nanos == 0 { 2_000_000_000 } else { 0 };
+        meta.tagged || meta.ctime.total_nanos() + TICK + coarse < self.opened
+    }
+
+    /// The run itself made `dest` from `source`, in such a way that any later write to it shows.
+    pub fn note_made(&self, key: &[u8], source: &Meta, dest: &Meta) {
+        if !self.is_settled(source) || key.len() > usize::from(u16::MAX) {
             return;
         }
         let record = Record { key: key.to_vec(), source: fingerprint(source), dest: fingerprint(dest) };
@@ -226,6 +235,8 @@ impl<R: Read> Iterator for Records<R> {
 }
 
 fn fingerprint(meta: &Meta) -> Fingerprint {
+    // The times of an object are those of its upload, which not every answer tells.
+    let meta = &if meta.tagged { Meta { dev: 0, mtime: Time::default(), ctime: Time::default(), ..*meta } } else { *meta };
     let mut bytes = [0; 48];
     let parts = [meta.dev, meta.ino, meta.size, meta.mtime.seconds as u64, meta.ctime.seconds as u64];
     for (at, part) in parts.iter().enumerate() {
@@ -241,25 +252,10 @@ fn fingerprint(meta: &Meta) -> Fingerprint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::Kind;
 
     fn meta(ino: u64) -> Meta {
         let time = Time { seconds: 1_000_000_000, nanos: 5 };
-        Meta {
-            kind: Kind::File,
-            size: 3,
-            mtime: time,
-            ctime: time,
-            mode: 0,
-            uid: 0,
-            gid: 0,
-            nlink: 1,
-            ino,
-            dev: 1,
-            rdev: 0,
-            allocated: 0,
-            mount: false,
-        }
+        Meta { ino, ..crate::transport::sample(3, time) }
     }
 
     fn index(path: &Path) -> Index {

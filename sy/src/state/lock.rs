@@ -74,6 +74,29 @@ pub fn lock_tree(real: &Path, name: Option<&[u8]>) -> Result<Option<Lock>> {
     Ok(Some(held))
 }
 
+/// The same for a location that is no local path: other runs on this machine can't have it, nor parts of it, nor what
+/// holds it. `identity` is told apart by slashes; `shown` is what a message calls it.
+pub fn lock_name(identity: &[u8], name: Option<&[u8]>, shown: &[u8]) -> Result<Option<Lock>> {
+    let Some(dir) = super::directory().map(|state| state.join("locks")) else { return Ok(None) };
+    if std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).is_err() {
+        return Ok(None);
+    }
+    let identity = identity.strip_suffix(b"/").unwrap_or(identity);
+    let whole = name.map_or_else(|| identity.to_vec(), |name| [identity, b"/", name].concat());
+    let ends = whole.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at).chain([whole.len()]);
+    let mut held = Lock(Vec::new());
+    for end in ends {
+        let own = end == whole.len();
+        let how = if own { FlockOperation::NonBlockingLockExclusive } else { FlockOperation::NonBlockingLockShared };
+        let path = dir.join(format!("name-{}", &blake3::hash(&whole[..end]).to_hex()[..32]));
+        let Ok(file) = open(&path) else { return Ok(None) };
+        if !held.take(file.into(), how, Path::new(OsStr::from_bytes(shown)))? {
+            return Ok(None);
+        }
+    }
+    Ok(Some(held))
+}
+
 impl Lock {
     /// Adds a lock; `false` if the file system keeps none.
     fn take(&mut self, file: OwnedFd, how: FlockOperation, target: &Path) -> Result<bool> {
@@ -96,6 +119,18 @@ fn open(path: &PathBuf) -> std::io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_prefix_and_its_parts_are_locked_together() {
+        let lock = |text: &str| lock_name(format!("test {} s3://b/{text}", std::process::id()).as_bytes(), None, b"s3://b");
+        let Some(held) = lock("a/b/").expect("free") else { return };
+        for taken in ["a/b/", "a/b/c/", "a/", ""] {
+            assert_eq!(lock(taken).expect_err(taken).kind, ErrorKind::Locked);
+        }
+        assert!(lock("a/bc/").expect("beside it").is_some());
+        drop(held);
+        assert!(lock("a/").expect("free again").is_some());
+    }
 
     #[test]
     fn a_tree_and_its_parts_are_locked_together() {

@@ -2,9 +2,11 @@
 
 mod index;
 mod lock;
+mod uploads;
 
 pub use index::Index;
-pub use lock::{Lock, lock_tree};
+pub use lock::{Lock, lock_name, lock_tree};
+pub use uploads::Uploads;
 
 use std::fs::File;
 use std::path::PathBuf;

@@ -97,7 +97,7 @@ impl<'r> Work<'r> {
                 let refreshed = cx.lane.map_or(Ok(()), |lane| lane.refresh(&dir, &mut op));
                 let done = refreshed.and_then(|()| match &leader {
                     Some(leader) => try_link(cx, &dir, &op, leader),
-                    None => cx.perform(&dir, &op),
+                    None => cx.perform(&dir, &mut op),
                 });
                 match done {
                     Ok(()) => {}
@@ -147,8 +147,8 @@ impl<'r> Work<'r> {
         let job = move || {
             // Where the first name has to wait for another try, the others wait behind it.
             let mut waits = None;
-            if let Some((dir, op)) = leader
-                && let Err(error) = cx.perform(&dir, &op)
+            if let Some((dir, mut op)) = leader
+                && let Err(error) = cx.perform(&dir, &mut op)
             {
                 waits = error.retryable.then(|| error.clone());
                 failed(cx, &again, &dir, op, None, error);
@@ -190,12 +190,12 @@ fn try_link(cx: &Context<'_>, dir: &Dir<'_>, op: &Op, leader: &[u8]) -> Result<(
             cx.remove_source(dir, op);
             Ok(())
         }
-        None => cx.perform(dir, &Op { what: What::Copy, ..op.clone() }),
+        None => cx.perform(dir, &mut Op { what: What::Copy, ..op.clone() }),
     }
 }
 
-fn perform_one<'r>(cx: &Context<'r>, again: &Again<'r>, dir: &Arc<Dir<'r>>, op: Op) {
-    if let Err(error) = cx.perform(dir, &op) {
+fn perform_one<'r>(cx: &Context<'r>, again: &Again<'r>, dir: &Arc<Dir<'r>>, mut op: Op) {
+    if let Err(error) = cx.perform(dir, &mut op) {
         failed(cx, again, dir, op, None, error);
     }
 }

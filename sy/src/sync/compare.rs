@@ -60,6 +60,10 @@ pub fn decide(rules: &Rules, source: &Meta, target: Option<&[u8]>, dest: Option<
             return Err(Reason::SizeLimit);
         }
         let mtime = source.mtime.total_nanos();
+        let any_age = (rules.oldest, rules.newest) == (i128::MIN, i128::MAX);
+        if !source.known.all && !any_age {
+            return Ok((What::Ask, Reason::New));
+        }
         if mtime < rules.oldest || mtime > rules.newest {
             return Err(Reason::AgeLimit);
         }
@@ -70,10 +74,19 @@ pub fn decide(rules: &Rules, source: &Meta, target: Option<&[u8]>, dest: Option<
     if rules.ignore_existing {
         return Err(Reason::Exists);
     }
+    if !source.known.all || !dest.known.all {
+        return decide_partly_known(rules, source, dest);
+    }
     if source.kind != dest.kind {
         return Ok((What::Copy, Reason::Kind));
     }
-    if rules.update && source.kind == Kind::File && dest.mtime > source.mtime && !same_time(source, dest, rules.precision) {
+    if rules.update
+        && source.kind == Kind::File
+        && source.known.mtime
+        && dest.known.mtime
+        && dest.mtime > source.mtime
+        && !same_time(source, dest, rules.precision)
+    {
         return Err(Reason::DestNewer);
     }
     let same = match source.kind {
@@ -86,6 +99,21 @@ pub fn decide(rules: &Rules, source: &Meta, target: Option<&[u8]>, dest: Option<
         Err(reason) => Ok((What::Copy, reason)),
         Ok(What::CopyIfDifferent) => Ok((What::CopyIfDifferent, Reason::Content)),
         Ok(_) => same_content(rules, source, dest),
+    }
+}
+
+/// One side is an object of which only the size is known. A link is an object that is as long as its target.
+fn decide_partly_known(rules: &Rules, source: &Meta, dest: &Meta) -> Decision {
+    let like_files = |meta: &Meta| meta.kind == Kind::File || meta.kind == Kind::Symlink;
+    if !like_files(source) || !like_files(dest) {
+        return Ok((What::Copy, Reason::Kind));
+    }
+    match () {
+        () if rules.update => Ok((What::Ask, Reason::Time)),
+        () if rules.ignore_times => Ok((What::Copy, Reason::Forced)),
+        () if source.size != dest.size => Ok((What::Copy, Reason::Size)),
+        () if rules.size_only && source.kind == dest.kind => Err(Reason::Unchanged),
+        () => Ok((What::Ask, Reason::Time)),
     }
 }
 
@@ -107,7 +135,8 @@ fn compare_files(rules: &Rules, source: &Meta, dest: &Meta) -> Result<What, Reas
         Err(Reason::Forced)
     } else if source.size != dest.size {
         Err(Reason::Size)
-    } else if rules.checksum {
+    } else if rules.checksum || !(rules.size_only || source.known.mtime && dest.known.mtime) {
+        // What has no time is compared by what it holds.
         Ok(What::CopyIfDifferent)
     } else if rules.size_only || same_time(source, dest, rules.precision) {
         Ok(What::Attributes)
@@ -122,22 +151,7 @@ mod tests {
     use crate::transport::Time;
 
     fn file(size: u64, seconds: i64) -> Meta {
-        let time = Time { seconds, nanos: 1 };
-        Meta {
-            kind: Kind::File,
-            size,
-            mtime: time,
-            ctime: time,
-            mode: 0o644,
-            uid: 0,
-            gid: 0,
-            nlink: 1,
-            ino: 1,
-            dev: 1,
-            rdev: 0,
-            allocated: size,
-            mount: false,
-        }
+        crate::transport::sample(size, Time { seconds, nanos: 1 })
     }
 
     fn with(change: impl FnOnce(&mut Options)) -> Rules {

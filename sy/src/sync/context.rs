@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
-use super::compare::Rules;
+use super::compare::{Rules, decide};
 use super::control::Control;
 use super::dir::{Dir, Finisher};
 use super::event::{Action, ActionEvent, Level, Observer, Reason};
@@ -11,7 +11,7 @@ use super::stats::Tally;
 use crate::cli::Options;
 use crate::error::{ErrorKind, SyncError};
 use crate::state::Index;
-use crate::transport::{Applied, Doomed, Endpoint, Kind, Lane, Op, What};
+use crate::transport::{Applied, Done, Doomed, Endpoint, Kind, Lane, Meta, Op, What};
 
 pub struct Context<'r> {
     pub options: &'r Options,
@@ -54,7 +54,7 @@ impl Context<'_> {
         let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
         errors.push(error);
         if self.options.max_errors > 0 && errors.len() as u64 >= self.options.max_errors {
-            self.control.gave_up.store(true, Relaxed);
+            self.control.give_up();
         }
     }
 
@@ -146,30 +146,36 @@ impl Context<'_> {
             reason,
             bytes,
             old_bytes,
-            target: op.target.as_deref().map(<[u8]>::to_vec),
+            target: op.target.as_deref().filter(|_| op.source.kind == Kind::Symlink).map(<[u8]>::to_vec),
         });
     }
 
     /// Carries out one operation, or only finds out what it would do. Failures that another try may mend are handed back.
-    pub fn perform(&self, dir: &Dir<'_>, op: &Op) -> Result<(), SyncError> {
+    pub fn perform(&self, dir: &Dir<'_>, op: &mut Op) -> Result<(), SyncError> {
+        if op.what == What::Ask && !self.decided(dir, op)? {
+            return Ok(());
+        }
         let transfer = matches!(op.what, What::Copy | What::CopyIfDifferent);
         if transfer && op.source.size >= 1 << 20 {
             self.control.set_current(&dir.key_of(&op.name));
         }
         add(&self.control.active, 1);
         let outcome = match self.lane {
-            Some(lane) if self.dry_run() => lane.examine(dir, op),
+            Some(lane) if self.dry_run() => lane.examine(dir, op).map(Done::from),
             Some(lane) => lane.apply(dir, op),
-            None => Ok(Applied::Created),
+            None => Ok(Done::from(Applied::Created)),
         };
         self.control.active.fetch_sub(1, Relaxed);
         if transfer {
             add(&self.control.transfers, 1);
         }
         match outcome {
-            Ok(applied) => {
-                if let (What::CopyIfDifferent, Applied::Same, Some(known), Some(dest)) = (op.what, applied, self.known, &op.dest) {
-                    known.lock().unwrap_or_else(PoisonError::into_inner).note(&dir.key_of(&op.name), &op.source, dest);
+            Ok(Done { applied, made }) => {
+                if let (What::CopyIfDifferent, Applied::Same, Some(dest)) = (op.what, applied, &op.dest) {
+                    self.note(dir, op, dest);
+                }
+                if let (Some(made), Some(known)) = (&made, self.known) {
+                    known.lock().unwrap_or_else(PoisonError::into_inner).note_made(&dir.key_of(&op.name), &op.source, made);
                 }
                 if op.what != What::Nothing {
                     self.applied(dir, op, applied, false);
@@ -178,6 +184,47 @@ impl Context<'_> {
                 Ok(())
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Asks the storage for what is not known yet, and decides. `false`: there is nothing to do.
+    fn decided(&self, dir: &Dir<'_>, op: &mut Op) -> Result<bool, SyncError> {
+        if let Some(lane) = self.lane {
+            lane.ask(dir, op)?;
+        }
+        match decide(&self.rules, &op.source, op.target.as_deref(), op.dest.as_ref(), op.dest_target.as_deref()) {
+            Ok((what, reason)) => {
+                (op.what, op.reason) = (what, reason);
+                self.count(op);
+                Ok(true)
+            }
+            Err(reason) => {
+                if let (Reason::Unchanged, Some(dest)) = (reason, &op.dest) {
+                    self.note(dir, op, dest);
+                }
+                self.skipped(&dir.key_of(&op.name), op.source.kind, op.source.size, reason);
+                if reason == Reason::Unchanged {
+                    self.remove_source(dir, op);
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    /// Both sides are equal: the next run need not look so closely.
+    fn note(&self, dir: &Dir<'_>, op: &Op, dest: &Meta) {
+        if let Some(known) = self.known {
+            known.lock().unwrap_or_else(PoisonError::into_inner).note(&dir.key_of(&op.name), &op.source, dest);
+        }
+    }
+
+    /// Adds to what the run will have done when it is over.
+    pub fn count(&self, op: &Op) {
+        if matches!(op.what, What::Copy | What::CopyIfDifferent) {
+            self.control.total_transfers.fetch_add(1, Relaxed);
+            if op.source.kind == Kind::File {
+                self.control.total_bytes.fetch_add(op.source.size, Relaxed);
+            }
         }
     }
 

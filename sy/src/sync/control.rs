@@ -6,14 +6,29 @@ use std::time::{Duration, Instant};
 
 use super::event::Progress;
 
+/// Is there a reason to begin nothing more? For what outlives a borrow of `Control`, such as connections.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    cancelled: Arc<AtomicBool>,
+    gave_up: Arc<AtomicBool>,
+    deadline: Arc<OnceLock<Instant>>,
+}
+
+impl Stop {
+    pub fn is_set(&self) -> bool {
+        self.cancelled.load(Relaxed) || self.gave_up.load(Relaxed) || self.timed_out()
+    }
+
+    fn timed_out(&self) -> bool {
+        self.deadline.get().is_some_and(|deadline| Instant::now() >= *deadline)
+    }
+}
+
 /// Shared between a run and whoever watches it.
 #[derive(Debug)]
 pub struct Control {
-    cancelled: Arc<AtomicBool>,
+    stop: Stop,
     started: Instant,
-    deadline: OnceLock<Instant>,
-    /// Set by the run itself when it gives up (`max_errors`).
-    pub(crate) gave_up: AtomicBool,
     pub(crate) bytes: AtomicU64,
     pub(crate) total_bytes: AtomicU64,
     pub(crate) transfers: AtomicU64,
@@ -27,10 +42,8 @@ pub struct Control {
 impl Default for Control {
     fn default() -> Self {
         Self {
-            cancelled: Arc::default(),
+            stop: Stop::default(),
             started: Instant::now(),
-            deadline: OnceLock::new(),
-            gave_up: AtomicBool::default(),
             bytes: AtomicU64::default(),
             total_bytes: AtomicU64::default(),
             transfers: AtomicU64::default(),
@@ -46,32 +59,45 @@ impl Default for Control {
 impl Control {
     /// Asks the run to stop. It cleans up and returns within a second.
     pub fn cancel(&self) {
-        self.cancelled.store(true, Relaxed);
+        self.stop.cancelled.store(true, Relaxed);
     }
 
     pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Relaxed)
+        self.stop.cancelled.load(Relaxed)
+    }
+
+    /// The run itself gives up (`max_errors`).
+    pub(crate) fn give_up(&self) {
+        self.stop.gave_up.store(true, Relaxed);
+    }
+
+    pub(crate) fn gave_up(&self) -> bool {
+        self.stop.gave_up.load(Relaxed)
+    }
+
+    pub(crate) fn stop(&self) -> Stop {
+        self.stop.clone()
     }
 
     pub(crate) fn set_timeout(&self, timeout: Duration) {
         // A time that no clock can show never comes.
         if let Some(deadline) = Instant::now().checked_add(timeout) {
-            let _ = self.deadline.set(deadline);
+            let _ = self.stop.deadline.set(deadline);
         }
     }
 
     pub(crate) fn timed_out(&self) -> bool {
-        self.deadline.get().is_some_and(|deadline| Instant::now() >= *deadline)
+        self.stop.timed_out()
     }
 
     /// Is there a reason to begin nothing more?
     pub(crate) fn should_stop(&self) -> bool {
-        self.is_cancelled() || self.gave_up.load(Relaxed) || self.timed_out()
+        self.stop.is_set()
     }
 
     /// The flag that `cancel` sets, for signal handlers.
     pub fn cancel_flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.cancelled)
+        Arc::clone(&self.stop.cancelled)
     }
 
     pub fn elapsed(&self) -> Duration {

@@ -30,8 +30,8 @@ pub struct Dir<'r> {
     /// Do access lists of the directory decide the mode of new files?
     pub default_acl: OnceLock<bool>,
     finisher: &'r dyn Finisher,
-    // Held so that a parent is finished after its children.
-    _parent: Option<Arc<Dir<'r>>>,
+    /// Held so that a parent is finished after its children.
+    parent: Option<Arc<Dir<'r>>>,
 }
 
 impl<'r> Dir<'r> {
@@ -46,8 +46,12 @@ impl<'r> Dir<'r> {
             lifted: OnceLock::new(),
             default_acl: OnceLock::new(),
             finisher,
-            _parent: parent,
+            parent,
         }
+    }
+
+    pub fn parent(&self) -> Option<&Self> {
+        self.parent.as_deref()
     }
 
     pub fn touch(&self) {

@@ -83,22 +83,7 @@ mod tests {
         let mut listing = Listing::default();
         for name in names {
             let (name, kind) = name.strip_suffix('/').map_or((*name, Kind::File), |name| (name, Kind::Dir));
-            let time = Time::default();
-            let meta = Meta {
-                kind,
-                size: 0,
-                mtime: time,
-                ctime: time,
-                mode: 0,
-                uid: 0,
-                gid: 0,
-                nlink: 1,
-                ino: 0,
-                dev: 0,
-                rdev: 0,
-                allocated: 0,
-                mount: false,
-            };
+            let meta = Meta { kind, ..crate::transport::sample(0, Time::default()) };
             listing.push(name.as_bytes(), meta, None);
         }
         listing.sort();

@@ -15,7 +15,7 @@ mod preflight;
 mod scan;
 mod stats;
 
-pub use control::Control;
+pub use control::{Control, Stop};
 pub use dir::{Dir, Finisher, Slot};
 pub use event::{Action, ActionEvent, Level, Observer, Progress, Reason, Silent};
 pub use stats::{Stats, Tally};
@@ -33,14 +33,17 @@ use compare::Rules;
 use context::Context;
 use plan::Planner;
 use pool::{Closer, Pool};
+use preflight::Sides;
 use scan::ReadAhead;
 
 use crate::cli::Options;
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::filter::{Filter, FilterSpec};
 use crate::path::SyncPath;
-use crate::transport::local::LocalLane;
-use crate::transport::{Endpoint, Lane, Time};
+use crate::state::Index;
+use crate::transport::Time;
+use crate::transport::access::Accesses;
+use crate::transport::open::{self, Opened};
 
 /// How a run ended: what it did, and what ended it early, if anything.
 /// Failed items stand in `stats.errors`; `error` is a refusal, a cancellation or a failure of the whole run.
@@ -51,11 +54,19 @@ pub struct Outcome {
 }
 
 /// Makes `dest` like `source`. Blocks until done; `control` cancels and tells progress from other threads.
-pub fn run(source: &SyncPath, dest: &SyncPath, options: &Options, control: &Control, observer: &dyn Observer) -> Outcome {
+/// `accesses` are the credentials of both sides, where there are any to be given.
+pub fn run(
+    source: &SyncPath,
+    dest: &SyncPath,
+    options: &Options,
+    accesses: &Accesses,
+    control: &Control,
+    observer: &dyn Observer,
+) -> Outcome {
     let options = &resolved(options);
     let tally = Tally::default();
     let mut errors = Vec::new();
-    let error = run_inner(source, dest, options, control, observer, &tally, &mut errors).err();
+    let error = run_inner(source, dest, options, accesses, control, observer, &tally, &mut errors).err();
     let mut stats = tally.snapshot();
     stats.errors = errors;
     stats.duration = control.elapsed();
@@ -80,10 +91,12 @@ fn resolved(options: &Options) -> Options {
     options
 }
 
+#[expect(clippy::too_many_arguments, reason = "what a run is made of")]
 fn run_inner(
     source: &SyncPath,
     dest: &SyncPath,
     options: &Options,
+    accesses: &Accesses,
     control: &Control,
     observer: &dyn Observer,
     tally: &Tally,
@@ -95,11 +108,14 @@ fn run_inner(
     preflight::check_options(source, dest, options)?;
     let filter = filter(options)?;
     let mut options = options.clone();
-    let sides = preflight::open(source, dest, &mut options, control)?;
+    let sides = preflight::open(source, dest, &mut options, accesses, control)?;
     let options = &options;
     let _lock = match &sides.dest {
         Some(dest) if !options.dry_run => {
-            let lock = crate::state::lock_tree(Path::new(OsStr::from_bytes(dest.real_path())), sides.only())?;
+            let lock = match dest.local() {
+                Some(dest) => crate::state::lock_tree(Path::new(OsStr::from_bytes(dest.real_path())), sides.only())?,
+                None => crate::state::lock_name(&dest.endpoint().identity(), sides.only(), &dest.endpoint().path_of(b""))?,
+            };
             if lock.is_none() {
                 observer.log(Level::Warning, "no lock could be kept in the state directory; do not run twice into one destination");
             }
@@ -107,44 +123,31 @@ fn run_inner(
         }
         _ => None,
     };
-    let precision =
-        sides.source.capabilities().mtime_precision.max(sides.dest.as_ref().map_or(1, |dest| dest.capabilities().mtime_precision));
+    let (from, to) = (sides.source.endpoint(), sides.dest.as_ref().map(Opened::endpoint));
+    let precision = from.capabilities().mtime_precision.max(to.map_or(1, |to| to.capabilities().mtime_precision));
     let lane = match &sides.dest {
-        Some(dest) => Some(LocalLane::new(&sides.source, dest, options, precision, control, tally)?),
+        Some(dest) => Some(open::lane(&sides.source, dest, options, precision, control, tally)?),
         None => None,
     };
-    let known = match &sides.dest {
-        Some(dest) if options.checksum => {
-            let index = crate::state::Index::open(sides.source.real_path(), dest.real_path());
-            if !options.dry_run {
-                // A page that is written through a memory map shows in the file's times only the first time after it was
-                // clean. So pages are made clean after the moment from which on changes count as new.
-                for side in [sides.source.handle(), dest.handle()] {
-                    let _ = rustix::fs::syncfs(side);
-                }
-            }
-            index.map(Mutex::new)
-        }
-        _ => None,
-    };
+    let known = index(&sides, options).map(Mutex::new);
     let cx = Context {
         options,
         control,
         observer,
         tally,
-        source: &sides.source,
-        dest: sides.dest.as_ref().map(|dest| dest as &dyn Endpoint),
-        lane: lane.as_ref().map(|lane| lane as &dyn Lane),
+        source: from,
+        dest: to,
+        lane: lane.as_deref(),
         rules: Rules::new(options, precision, Time::now().total_nanos()),
-        source_root: sides.source.root_meta().ok().map(|meta| meta.identity()),
-        dest_root: sides.dest.as_ref().and_then(|dest| dest.root_meta().ok()).map(|meta| meta.identity()),
+        source_root: from.root_meta().ok().filter(|meta| !meta.tagged).map(|meta| meta.identity()),
+        dest_root: to.and_then(|dest| dest.root_meta().ok()).filter(|meta| !meta.tagged).map(|meta| meta.identity()),
         known: known.as_ref(),
         errors: Mutex::default(),
         conflicts: AtomicBool::new(false),
     };
     let outcome = sides.start().and_then(|start| carry_out(&cx, start, &filter, sides.spared(options)));
-    if let Some(lane) = &lane {
-        tally.bytes_read.store(lane.bytes_read.load(Relaxed), Relaxed);
+    if let (Some(lane), false) = (&lane, options.dry_run) {
+        lane.end();
     }
     errors.extend(cx.take_errors());
     if let (Some(known), false) = (known, options.dry_run) {
@@ -156,6 +159,29 @@ fn run_inner(
     outcome
 }
 
+/// What was found equal by earlier runs: contents between local trees; whole entries where it costs requests to look.
+fn index(sides: &Sides, options: &Options) -> Option<Index> {
+    let dest = sides.dest.as_ref()?;
+    let identities = (sides.source.endpoint().identity(), dest.endpoint().identity());
+    match (sides.source.local(), dest.local()) {
+        (Some(source), Some(dest)) => {
+            if options.checksum && !options.dry_run {
+                // A page that is written through a memory map shows in the file's times only the first time after it was
+                // clean. So pages are made clean after the moment from which on changes count as new.
+                for side in [source.handle(), dest.handle()] {
+                    let _ = rustix::fs::syncfs(side);
+                }
+            }
+            options.checksum.then(|| Index::open(&identities.0, &identities.1, b"")).flatten()
+        }
+        _ => {
+            let keep = (options.preserve_times, options.preserve_permissions, options.preserve_owner);
+            let one = sides.only().map(<[u8]>::to_vec);
+            Index::open(&identities.0, &identities.1, format!("{keep:?} {} {one:?}", options.checksum).as_bytes())
+        }
+    }
+}
+
 /// One way through: plan and apply side by side, then links, second tries, deletions.
 fn carry_out(cx: &Context<'_>, start: plan::Start, filter: &Filter, spared: Vec<Vec<u8>>) -> Result<()> {
     let descriptors = spare_descriptors();
@@ -165,7 +191,8 @@ fn carry_out(cx: &Context<'_>, start: plan::Start, filter: &Filter, spared: Vec<
     let work = Work::new(cx, Pool::new((descriptors / 6).min(128), &ahead));
     std::thread::scope(|threads| {
         let _closer = Closer(&work.pool);
-        for n in 1..workers(cx.options) {
+        let workers = cx.lane.and_then(|lane| lane.pace().workers).unwrap_or_else(|| workers(cx.options));
+        for n in 1..workers {
             let pool = &work.pool;
             std::thread::Builder::new()
                 .name(format!("sypy-{n}"))
@@ -178,7 +205,7 @@ fn carry_out(cx: &Context<'_>, start: plan::Start, filter: &Filter, spared: Vec<
         walked?;
         work.retry();
         stopped(cx)?;
-        if cx.control.gave_up.load(Relaxed) {
+        if cx.control.gave_up() {
             // Not everything was looked at, so nothing may be deleted.
             cx.log(Level::Warning, &format!("stopped after {} failed items (max_errors); nothing was deleted", cx.options.max_errors));
             work.give_up();

@@ -19,8 +19,7 @@ use crate::error::{ErrorKind, Result, SyncError};
 use crate::filter::Scope;
 use crate::transport::{Doomed, Held, Kind, Listing, Meta, Op, What, child_key};
 
-/// A job has at most this many operations and about this many bytes.
-const JOB_OPS: usize = 256;
+/// A job has about this many bytes at most.
 const JOB_BYTES: u64 = 8 << 20;
 /// Child directories of one directory that are listed ahead.
 const AHEAD: usize = 16;
@@ -57,6 +56,8 @@ pub struct Planner<'w, 'r> {
     spared: Vec<Vec<u8>>,
     /// Directories that stay although a file should take their place.
     kept: Vec<Vec<u8>>,
+    /// Operations to a job, at most.
+    job_ops: usize,
 }
 
 impl<'w, 'r> Planner<'w, 'r> {
@@ -76,6 +77,7 @@ impl<'w, 'r> Planner<'w, 'r> {
             open_depth,
             spared,
             kept: Vec::new(),
+            job_ops: cx.lane.map_or(256, |lane| lane.pace().ops),
         }
     }
 
@@ -285,10 +287,23 @@ impl<'w, 'r> Planner<'w, 'r> {
         }
         let had = row.dest.and_then(|j| frame.dest.as_ref().map(|listing| listing.item(j as usize).meta));
         // Under the same name the destination may have something that is not a directory.
+        // In an object store a file may stand beside a directory of its name.
+        let beside = listing.find(&name, false).is_some();
         let in_the_way = match (&frame.dest, had) {
-            (Some(dest), None) => dest.find(&name, false).map(|j| dest.item(j).meta),
+            (Some(dest), None) if !beside => dest.find(&name, false).map(|j| dest.item(j).meta),
             _ => None,
         };
+        if beside && had.is_none() && !cx.dest.is_none_or(|dest| dest.capabilities().any_name) {
+            self.incomplete = true;
+            cx.fail(
+                SyncError::new(
+                    ErrorKind::AlreadyExists,
+                    "an object of the same name stands beside what is below it, and can't at the destination",
+                )
+                .at("create", cx.source.path_of(&key)),
+            );
+            return Ok(());
+        }
         if had.is_none() {
             let skipped = if in_the_way.is_some() { cx.options.ignore_existing } else { cx.options.existing };
             if skipped {
@@ -377,14 +392,17 @@ impl<'w, 'r> Planner<'w, 'r> {
         }
         let twin = row.dest.and_then(|j| frame.dest.as_ref().map(|listing| listing.item(j as usize)));
         let dir_in_the_way = match (&frame.dest, twin) {
-            (Some(dest), None) => dest.find(&name, true).map(|j| dest.item(j).meta),
+            (Some(dest), None) if listing.find(&name, true).is_none() || !cx.dest.is_some_and(|dest| dest.capabilities().any_name) => {
+                dest.find(&name, true).map(|j| dest.item(j).meta)
+            }
             _ => None,
         };
         let dest = twin.map(|item| item.meta).or(dir_in_the_way);
-        let decision = decide(&cx.rules, &meta, target.as_deref(), dest.as_ref(), twin.and_then(|item| item.target.as_deref()));
+        let dest_target = twin.and_then(|item| item.target.clone());
+        let decision = decide(&cx.rules, &meta, target.as_deref(), dest.as_ref(), dest_target.as_deref());
         let decision = match (decision, self.cx.known, &dest) {
             // Read and found equal before, and neither side changed since.
-            (Ok((What::CopyIfDifferent, _)), Some(known), Some(dest))
+            (Ok((What::CopyIfDifferent | What::Ask, _)), Some(known), Some(dest))
                 if known.lock().unwrap_or_else(PoisonError::into_inner).equal(&key, &meta, dest) =>
             {
                 same_content(&cx.rules, &meta, dest)
@@ -404,7 +422,7 @@ impl<'w, 'r> Planner<'w, 'r> {
             Some(new) => (new.clone(), Some(name)),
             None => (name, None),
         };
-        let mut op = Op { name, source_name, source: meta, target, dest, what, reason };
+        let mut op = Op { name, source_name, source: meta, target, dest, dest_target, what, reason };
         let mut blocked = false;
         if dir_in_the_way.is_some() {
             if cx.options.delete {
@@ -436,7 +454,7 @@ impl<'w, 'r> Planner<'w, 'r> {
                 return Ok(());
             }
         }
-        self.count(&op);
+        self.cx.count(&op);
         if blocked {
             self.giving_way.push((Arc::clone(&dir), op.name.clone()));
             self.after_deletions.push(After { dir, op, leader: None });
@@ -479,7 +497,7 @@ impl<'w, 'r> Planner<'w, 'r> {
             None => {
                 let first = ready.remove(0);
                 let key = first.dir.key_of(&first.op.name);
-                self.count(&first.op);
+                self.cx.count(&first.op);
                 (Some((first.dir, first.op)), key)
             }
         };
@@ -487,16 +505,6 @@ impl<'w, 'r> Planner<'w, 'r> {
             self.after_deletions.push(After { dir: one.dir, op: one.op, leader: Some(key.clone()) });
         }
         self.work.submit_names(leader, key, ready.into_iter().map(|one| (one.dir, one.op)).collect());
-    }
-
-    /// Adds to what the run will have done when it is over.
-    fn count(&self, op: &Op) {
-        if matches!(op.what, What::Copy | What::CopyIfDifferent) {
-            self.cx.control.total_transfers.fetch_add(1, Relaxed);
-            if op.source.kind == Kind::File {
-                self.cx.control.total_bytes.fetch_add(op.source.size, Relaxed);
-            }
-        }
     }
 
     /// Gathers operations of the directory into jobs.
@@ -509,7 +517,7 @@ impl<'w, 'r> Planner<'w, 'r> {
         frame.pending_bytes += if op.source.kind == Kind::File { op.source.size } else { 0 };
         frame.pending.push(op);
         // A dry run tells what it finds in the order of the keys.
-        if self.cx.dry_run() || frame.pending.len() >= JOB_OPS || frame.pending_bytes >= JOB_BYTES {
+        if self.cx.dry_run() || frame.pending.len() >= self.job_ops || frame.pending_bytes >= JOB_BYTES {
             self.flush();
         }
     }

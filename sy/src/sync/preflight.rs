@@ -10,16 +10,19 @@ use super::control::Control;
 use super::plan::Start;
 use crate::cli::{Links, Options};
 use crate::error::{ErrorKind, Result, SyncError};
-use crate::path::{Scheme, SyncPath};
+use crate::path::SyncPath;
+use crate::transport::access::{Access, Accesses};
+use crate::transport::cloud::CloudEndpoint;
 use crate::transport::local::{Aside, Follow, LocalEndpoint};
+use crate::transport::open::{self, Opened};
 use crate::transport::{Capabilities, Endpoint, Kind, Listing, Meta};
 
 /// Both sides, open.
 #[derive(Debug)]
 pub struct Sides {
-    pub source: LocalEndpoint,
+    pub source: Opened,
     /// `None` in a dry run into a destination that does not exist.
-    pub dest: Option<LocalEndpoint>,
+    pub dest: Option<Opened>,
     start: Intent,
 }
 
@@ -29,26 +32,18 @@ enum Intent {
     One { name: Vec<u8>, as_name: Option<Vec<u8>> },
 }
 
-/// Options that no pair of local paths can honour.
+/// Options that this pair of locations can't honour, or that make no sense together.
 pub fn check_options(source: &SyncPath, dest: &SyncPath, options: &Options) -> Result<()> {
     for path in [source, dest] {
-        let storage = match &path.scheme {
-            Scheme::Local => continue,
-            Scheme::Ssh { .. } => "SSH hosts",
-            Scheme::S3 { .. } => "S3 buckets",
-            Scheme::Gcs { .. } => "Google Cloud Storage buckets",
-            Scheme::Azure { .. } => "Azure containers",
-            Scheme::OpenDal { .. } => "OpenDAL services",
-        };
-        return Err(SyncError::unsupported(format!("this version of sypy syncs local paths only, not yet {storage}"))
-            .at("open", path.to_bytes())
-            .hint("a local name with a colon can be written ./NAME"));
+        open::check(path)?;
     }
     for (set, name, why) in [
-        (options.compress, "compress", "nothing travels over a wire between two local paths"),
-        (options.daemon_auto, "daemon_auto", "there is no connection to keep between two local paths"),
+        (options.compress, "compress", "only what travels over SSH is compressed"),
+        (options.daemon_auto, "daemon_auto", "only connections over SSH are kept"),
         (options.bidirectional, "bidirectional", "this version of sypy syncs one way only"),
         (options.conflict_resolve != Options::default().conflict_resolve, "conflict_resolve", "this version of sypy syncs one way only"),
+        (options.trash && !dest.is_local(), "trash", "an object store has no trash; backup_dir (--backup-dir) keeps what is replaced"),
+        (options.links == Links::Follow && !source.is_local(), "links=\"follow\"", "links in an object store lead nowhere"),
     ] {
         if set {
             return Err(SyncError::unsupported(format!("{name} can't be honoured: {why}")));
@@ -83,16 +78,21 @@ pub fn check_options(source: &SyncPath, dest: &SyncPath, options: &Options) -> R
     Ok(())
 }
 
-/// What the destination can't keep is an error where it was asked for by name, and left out of `archive`.
-fn fit_to_dest(options: &mut Options, dest: Capabilities, path: &SyncPath) -> Result<()> {
-    for (wanted, kept, name) in
-        [(&mut options.preserve_xattrs, dest.xattrs, "preserve_xattrs"), (&mut options.preserve_acls, dest.acls, "preserve_acls")]
-    {
+/// What one of both sides can't keep is an error where it was asked for by name, and left out of `archive`.
+fn fit(options: &mut Options, source: Option<Capabilities>, dest: Capabilities, path: &SyncPath) -> Result<()> {
+    let both = |kept: fn(&Capabilities) -> bool| kept(&dest) && source.as_ref().is_none_or(kept);
+    let kept = [both(|c| c.xattrs), both(|c| c.acls), both(|c| c.owner), both(|c| c.hard_links), both(|c| c.devices)];
+    let wanted = [
+        (&mut options.preserve_xattrs, "preserve_xattrs"),
+        (&mut options.preserve_acls, "preserve_acls"),
+        (&mut options.preserve_owner, "preserve_owner"),
+        (&mut options.preserve_hardlinks, "preserve_hardlinks"),
+        (&mut options.preserve_devices, "preserve_devices"),
+    ];
+    for ((wanted, name), kept) in wanted.into_iter().zip(kept) {
         if *wanted && !kept {
             if !options.archive {
-                return Err(
-                    SyncError::unsupported(format!("the file system of the destination can't honour {name}")).at("write to", &path.path)
-                );
+                return Err(SyncError::unsupported(format!("the storage can't honour {name}")).at("write to", path.to_bytes()));
             }
             *wanted = false;
         }
@@ -100,17 +100,40 @@ fn fit_to_dest(options: &mut Options, dest: Capabilities, path: &SyncPath) -> Re
     Ok(())
 }
 
+/// The source, open, and what of it is meant.
+struct From {
+    opened: Opened,
+    /// One entry of it; its contents otherwise.
+    one: Option<Vec<u8>>,
+    what: Kind,
+    /// The path without links, for the local ones.
+    real: PathBuf,
+}
+
 /// Opens both sides, making the destination, after everything that can be checked has been.
-pub fn open(source: &SyncPath, dest: &SyncPath, options: &mut Options, control: &Control) -> Result<Sides> {
+pub fn open(source: &SyncPath, dest: &SyncPath, options: &mut Options, accesses: &Accesses, control: &Control) -> Result<Sides> {
     let follow = match (options.links, options.unsafe_links) {
         (Links::Follow, true) => Follow::Anywhere,
         (Links::Follow, false) => Follow::Within,
         _ => Follow::Never,
     };
-    let (Some(from), Some(to)) = (source.as_local(), dest.as_local()) else {
-        return Err(SyncError::unsupported("only local paths"));
+    let from = match source.as_local() {
+        Some(path) => open_local_source(path, source.has_trailing_slash(), follow, control)?,
+        None => open_cloud_source(source, &accesses.source, control)?,
     };
-    let contents = source.has_trailing_slash() || !matches!(from.components().next_back(), Some(Component::Normal(_)));
+    let (opened, made, as_name) = match dest.as_local() {
+        Some(path) => open_local_dest(path, dest, &from, options, control)?,
+        None => open_cloud_dest(dest, &from, options, &accesses.dest, control)?,
+    };
+    let start = match from.one {
+        None => Intent::Contents { made },
+        Some(name) => Intent::One { name, as_name },
+    };
+    Ok(Sides { source: from.opened, dest: opened, start })
+}
+
+fn open_local_source(from: &Path, trailing_slash: bool, follow: Follow, control: &Control) -> Result<From> {
+    let contents = trailing_slash || !matches!(from.components().next_back(), Some(Component::Normal(_)));
     let (root, one) = if contents {
         (from.to_path_buf(), None)
     } else {
@@ -123,6 +146,31 @@ pub fn open(source: &SyncPath, dest: &SyncPath, options: &mut Options, control: 
         None => None,
     };
     let what = found.map_or(Kind::Dir, |meta| meta.kind);
+    // A link that is followed is where it leads.
+    let followed = one.as_deref().filter(|_| follow != Follow::Never && what == Kind::Dir).and_then(|name| opened.real_path_of(name));
+    let real = followed.map_or_else(|| real(opened.real_path(), one.as_deref()), |path| real(&path, None));
+    Ok(From { opened: Opened::Local(opened), one, what, real })
+}
+
+/// A key without a slash at the end may be an object, or a directory that goes as such.
+fn open_cloud_source(source: &SyncPath, access: &Access, control: &Control) -> Result<From> {
+    let store = open::store(source, access, &control.stop())?;
+    let endpoint = |store, path: &[u8]| CloudEndpoint::new(store, path, control.stop(), true);
+    let Some(key) = source.path.strip_suffix(b"/").map_or(Some(source.path.as_slice()).filter(|key| !key.is_empty()), |_| None) else {
+        let root = source.path.strip_suffix(b"/").unwrap_or_default();
+        return Ok(From { opened: Opened::Cloud(endpoint(store, root)), one: None, what: Kind::Dir, real: PathBuf::new() });
+    };
+    let (root, name) = crate::transport::split_key(key);
+    let endpoint = endpoint(store, root);
+    let gone = || SyncError::new(ErrorKind::NotFound, "nothing is there").at("open the source", source.to_bytes());
+    let (meta, _) = endpoint.stat(b"", name)?.ok_or_else(gone)?;
+    Ok(From { opened: Opened::Cloud(endpoint), one: Some(name.to_vec()), what: meta.kind, real: PathBuf::new() })
+}
+
+/// The open destination, whether it has yet to be made, and the name there of a single entry.
+type Dest = (Option<Opened>, bool, Option<Vec<u8>>);
+
+fn open_local_dest(to: &Path, dest: &SyncPath, from: &From, options: &mut Options, control: &Control) -> Result<Dest> {
     let dest_state = match rustix::fs::stat(to) {
         Ok(state) if rustix::fs::FileType::from_raw_mode(state.st_mode).is_dir() => State::Directory,
         Ok(_) => State::Other,
@@ -130,18 +178,17 @@ pub fn open(source: &SyncPath, dest: &SyncPath, options: &mut Options, control: 
         Err(errno) => return Err(SyncError::os(errno, "open the destination", &dest.path)),
     };
     // A single file takes the destination's very name, unless that is, or is written as, a directory.
-    let renamed = what != Kind::Dir && !dest.has_trailing_slash() && dest_state != State::Directory && to.file_name().is_some();
+    let renamed = from.what != Kind::Dir && !dest.has_trailing_slash() && dest_state != State::Directory && to.file_name().is_some();
     if dest_state == State::Other && !renamed {
         return Err(SyncError::new(ErrorKind::AlreadyExists, "the destination is not a directory").at("write to", &dest.path));
     }
     let (dest_root, as_name) =
         if renamed { (parent_of(to), to.file_name().map(|name| name.as_bytes().to_vec())) } else { (to.to_path_buf(), None) };
-    // A link that is followed is where it leads.
-    let followed = one.as_deref().filter(|_| follow != Follow::Never && what == Kind::Dir).and_then(|name| opened.real_path_of(name));
-    let source_real = followed.map_or_else(|| real(opened.real_path(), one.as_deref()), |path| real(&path, None));
-    let dest_real = real(&absolute(&dest_root)?, as_name.as_deref().or(one.as_deref()));
-    refuse_overlap(&source_real, &dest_real, what, dest)?;
-    check_backup_dir(options, &opened, one.as_deref(), &source_real, &absolute(&dest_root)?)?;
+    if let Some(source) = from.opened.local() {
+        let dest_real = real(&absolute(&dest_root)?, as_name.as_deref().or(from.one.as_deref()));
+        refuse_overlap(&from.real, &dest_real, from.what, dest)?;
+        check_backup_dir(options, source, from.one.as_deref(), &from.real, &absolute(&dest_root)?)?;
+    }
     if control.should_stop() {
         return Err(SyncError::cancelled());
     }
@@ -149,28 +196,77 @@ pub fn open(source: &SyncPath, dest: &SyncPath, options: &mut Options, control: 
     // Where nothing is yet, what will be made there is like what it will stand in.
     let nearest = || std::path::absolute(&dest_root).ok()?.ancestors().find_map(|up| LocalEndpoint::open(up, Follow::Never, control).ok());
     if let Some(capabilities) = existed.as_ref().map(LocalEndpoint::capabilities).ok().or_else(|| nearest().map(|up| up.capabilities())) {
-        fit_to_dest(options, capabilities, dest)?;
+        fit(options, from.distant_capabilities(), capabilities, dest)?;
     }
-    let (dest, made) = match existed {
+    let (opened, made) = match existed {
         Ok(endpoint) => (Some(endpoint), false),
         Err(Errno::NOENT) if options.dry_run => (None, true),
         Err(Errno::NOENT) => {
+            from.must_hold_something()?;
             std::fs::create_dir_all(&dest_root).map_err(|error| SyncError::io(&error, "create", &dest_root))?;
-            (
-                Some(
-                    LocalEndpoint::open(&dest_root, Follow::Never, control)
-                        .map_err(|errno| SyncError::os(errno, "open", dest_root.as_os_str().as_bytes()))?,
-                ),
-                true,
-            )
+            let endpoint = LocalEndpoint::open(&dest_root, Follow::Never, control)
+                .map_err(|errno| SyncError::os(errno, "open", dest_root.as_os_str().as_bytes()))?;
+            (Some(endpoint), true)
         }
         Err(errno) => return Err(SyncError::os(errno, "open the destination", dest_root.as_os_str().as_bytes())),
     };
-    let start = match one {
-        None => Intent::Contents { made },
-        Some(name) => Intent::One { name, as_name },
-    };
-    Ok(Sides { source: opened, dest, start })
+    Ok((opened.map(Opened::Local), made, as_name))
+}
+
+fn open_cloud_dest(dest: &SyncPath, from: &From, options: &mut Options, access: &Access, control: &Control) -> Result<Dest> {
+    let store = open::store(dest, access, &control.stop())?;
+    let path = dest.path.strip_suffix(b"/").unwrap_or(&dest.path);
+    let mut endpoint = CloudEndpoint::new(store, path, control.stop(), false);
+    let mut as_name = None;
+    // A single file takes the very name, unless that is, or is written as, a directory.
+    if from.what != Kind::Dir && !path.is_empty() && !dest.has_trailing_slash() && !endpoint.holds_anything(b"")? {
+        let (root, name) = crate::transport::split_key(path);
+        as_name = Some(name.to_vec());
+        endpoint = endpoint.at_prefix(root);
+    }
+    fit(options, from.distant_capabilities(), endpoint.capabilities(), dest)?;
+    if let Some(dir) = &options.backup_dir
+        && (dir.is_absolute() || dir.components().any(|part| !matches!(part, Component::Normal(_))))
+    {
+        return Err(SyncError::config("backup_dir must be a plain relative path below the destination, in an object store"));
+    }
+    if let Opened::Cloud(source) = &from.opened {
+        let whole = |endpoint: &CloudEndpoint, name: Option<&[u8]>| {
+            let name = name.unwrap_or_default();
+            let slash: &[u8] = if name.is_empty() { b"" } else { b"/" };
+            [&endpoint.identity(), name, slash].concat()
+        };
+        let (a, b) = (whole(source, from.one.as_deref()), whole(&endpoint, as_name.as_deref().or(from.one.as_deref())));
+        let refuse = |how: &str| Err(SyncError::config(format!("the destination {how}")).at("sync into", dest.to_bytes()));
+        if a == b {
+            return refuse("is the source");
+        }
+        if from.what == Kind::Dir && b.starts_with(&a) {
+            return refuse("lies within the source");
+        }
+        if from.what == Kind::Dir && a.starts_with(&b) {
+            return refuse("holds the source");
+        }
+    }
+    Ok((Some(Opened::Cloud(endpoint)), false, as_name))
+}
+
+impl From {
+    /// What a source that is not local can tell; every local one tells all.
+    fn distant_capabilities(&self) -> Option<Capabilities> {
+        match self.opened {
+            Opened::Local(_) => None,
+            Opened::Cloud(ref endpoint) => Some(endpoint.capabilities()),
+        }
+    }
+
+    /// Nothing is made for a source that is not there.
+    fn must_hold_something(&self) -> Result<()> {
+        match (&self.opened, &self.one) {
+            (Opened::Cloud(endpoint), None) => endpoint.list(b"").map(drop),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The directory that holds a path; a bare name stands in the current one.
@@ -190,21 +286,21 @@ impl Sides {
     pub fn start(&self) -> Result<Start> {
         match &self.start {
             Intent::Contents { made } => Ok(Start::Contents {
-                source: self.source.root_meta()?,
+                source: self.source.endpoint().root_meta()?,
                 dest: match &self.dest {
-                    Some(dest) if !made => Some(dest.root_meta()?),
+                    Some(dest) if !made => Some(dest.endpoint().root_meta()?),
                     _ => None,
                 },
             }),
             Intent::One { name, as_name } => {
-                let (source, _) =
-                    single(&self.source, name, name)?.ok_or_else(|| missing_source(Errno::NOENT, Path::new(OsStr::from_bytes(name))))?;
+                let (source, _) = single(self.source.endpoint(), name, name)?
+                    .ok_or_else(|| missing_source(Errno::NOENT, Path::new(OsStr::from_bytes(name))))?;
                 let dest = match &self.dest {
-                    Some(dest) => single(dest, as_name.as_ref().unwrap_or(name), name)?,
+                    Some(dest) => single(dest.endpoint(), as_name.as_ref().unwrap_or(name), name)?,
                     None => None,
                 };
                 let mut dest = dest.map_or_else(Listing::default, |(listing, _)| listing);
-                dest.leftovers = self.dest.as_ref().map_or_else(Vec::new, LocalEndpoint::leftovers);
+                dest.leftovers = self.dest.as_ref().and_then(Opened::local).map_or_else(Vec::new, LocalEndpoint::leftovers);
                 Ok(Start::One { source, dest, rename: as_name.clone().filter(|other| other != name).map(Vec::into_boxed_slice) })
             }
         }
@@ -220,7 +316,11 @@ impl Sides {
 
     /// Keys below the destination that are never deleted: the backups, the trash, and our own state.
     pub fn spared(&self, options: &Options) -> Vec<Vec<u8>> {
-        let Some(dest) = &self.dest else { return Vec::new() };
+        let dest = match &self.dest {
+            Some(Opened::Local(dest)) => dest,
+            Some(Opened::Cloud(_)) => return options.backup_dir.iter().map(|dir| dir.as_os_str().as_bytes().to_vec()).collect(),
+            None => return Vec::new(),
+        };
         let root = Path::new(OsStr::from_bytes(dest.real_path()));
         let backups = options.backup_dir.as_ref().map(|dir| root.join(dir));
         let trash = options.trash.then(|| Aside::trash_dir(dest.handle(), dest.real_path(), false).ok()).flatten();
@@ -259,7 +359,7 @@ fn check_backup_dir(options: &Options, source: &LocalEndpoint, one: Option<&[u8]
 }
 
 /// A listing of one entry, under the name that it goes by in the run.
-fn single(endpoint: &LocalEndpoint, name: &[u8], known_as: &[u8]) -> Result<Option<(Listing, Meta)>> {
+fn single(endpoint: &dyn Endpoint, name: &[u8], known_as: &[u8]) -> Result<Option<(Listing, Meta)>> {
     let Some((meta, target)) = endpoint.stat(b"", name)? else { return Ok(None) };
     let mut listing = Listing::default();
     listing.push(known_as, meta, target);

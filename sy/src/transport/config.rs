@@ -57,6 +57,10 @@ impl fmt::Debug for Secret {
 pub struct Url(String);
 
 impl Url {
+    pub fn from_text(text: &str) -> Result<Self, String> {
+        Self::from_value(Value::Text(text.into()))
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

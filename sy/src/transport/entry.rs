@@ -54,6 +54,22 @@ impl Time {
     }
 }
 
+/// What of a `Meta` its storage really knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// Otherwise the storage has to be asked for the rest: a listing of objects does not tell their metadata, nor
+    /// whether one stands for a symbolic link.
+    pub all: bool,
+    pub mtime: bool,
+    pub mode: bool,
+    pub owner: bool,
+}
+
+impl Known {
+    pub const EVERYTHING: Self = Self { all: true, mtime: true, mode: true, owner: true };
+    pub const NOTHING: Self = Self { all: false, mtime: false, mode: false, owner: false };
+}
+
 /// What a storage says of an entry without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Meta {
@@ -74,12 +90,18 @@ pub struct Meta {
     pub allocated: u64,
     /// Another file system, or another part of this one, is mounted here.
     pub mount: bool,
+    /// `ino` is a hash of a tag that changes with the content, such as an ETag; inode, device and times tell nothing.
+    pub tagged: bool,
+    pub known: Known,
 }
 
 impl Meta {
     /// Is this the same state of the same file? Any write to it in between would show. Another name that came or went
     /// changes the file's change time as well, but not the file.
     pub fn same_state(&self, other: &Self) -> bool {
+        if self.tagged {
+            return other.tagged && (self.ino, self.size) == (other.ino, other.size);
+        }
         (self.kind, self.ino, self.dev, self.size, self.mtime) == (other.kind, other.ino, other.dev, other.size, other.mtime)
             && (self.ctime == other.ctime || self.nlink != other.nlink)
     }
@@ -90,7 +112,7 @@ impl Meta {
     }
 }
 
-/// An entry by itself: its metadata, and the target of a symbolic link.
+/// An entry by itself: its metadata, and its target or tag, as in `Item`.
 pub type Found = (Meta, Option<Box<[u8]>>);
 
 /// One entry of a listing; its name stands in the listing.
@@ -99,7 +121,7 @@ pub struct Item {
     start: u32,
     length: u16,
     pub meta: Meta,
-    /// Where a symbolic link points.
+    /// Where a symbolic link points; the tag of an object.
     pub target: Option<Box<[u8]>>,
 }
 
@@ -175,6 +197,28 @@ pub fn key_order(a: &[u8], a_kind: Kind, b: &[u8], b_kind: Kind) -> Ordering {
             next(a, a_kind).cmp(&next(b, b_kind)).then(a.len().cmp(&b.len()))
         }
         order => order,
+    }
+}
+
+/// A file for tests.
+#[cfg(test)]
+pub(crate) fn sample(size: u64, mtime: Time) -> Meta {
+    Meta {
+        kind: Kind::File,
+        size,
+        mtime,
+        ctime: mtime,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        nlink: 1,
+        ino: 1,
+        dev: 1,
+        rdev: 0,
+        allocated: size,
+        mount: false,
+        tagged: false,
+        known: Known::EVERYTHING,
     }
 }
 

@@ -14,9 +14,12 @@ pub struct Op {
     /// Its name in the source, where that is another.
     pub source_name: Option<Box<[u8]>>,
     pub source: Meta,
+    /// Target or tag of the source, as in `Item`.
     pub target: Option<Box<[u8]>>,
     /// What the destination has under that name.
     pub dest: Option<Meta>,
+    /// Target or tag of that.
+    pub dest_target: Option<Box<[u8]>>,
     pub what: What,
     pub reason: Reason,
 }
@@ -39,6 +42,21 @@ pub enum What {
     Attributes,
     /// Nothing to do but to remove the source.
     Nothing,
+    /// A storage has to be asked for more before it can be decided.
+    Ask,
+}
+
+/// What came of an `Op`, and what stands at the destination then, where that can be remembered as equal to the source.
+#[derive(Debug, Clone, Copy)]
+pub struct Done {
+    pub applied: Applied,
+    pub made: Option<Meta>,
+}
+
+impl From<Applied> for Done {
+    fn from(applied: Applied) -> Self {
+        Self { applied, made: None }
+    }
 }
 
 /// What came of an `Op`.
@@ -63,13 +81,32 @@ pub struct Doomed {
 /// Keeps both directories of a pair open while it lives.
 pub type Held = (Option<Arc<OwnedFd>>, Option<Arc<OwnedFd>>);
 
+/// How a lane wants its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Operations of one directory that go to one worker together.
+    pub ops: usize,
+    /// Workers, the planner among them; `None` for as many as there are cores, within limits.
+    pub workers: Option<u32>,
+}
+
 /// Carries actions out between two endpoints. Called from several threads at a time.
 pub trait Lane: Send + Sync {
+    fn pace(&self) -> Pace {
+        Pace { ops: 256, workers: None }
+    }
+
+    /// Completes what is known of both sides of an `Ask`.
+    fn ask(&self, _dir: &Dir<'_>, _op: &mut Op) -> Result<()> {
+        Ok(())
+    }
+
     /// Opens both directories for a while, if they can be: for many operations in one directory.
     fn hold(&self, dir: &Dir<'_>) -> Held;
 
     /// Brings one entry over. The destination has either all of the old or all of the new, whatever happens.
-    fn apply(&self, dir: &Dir<'_>, op: &Op) -> Result<Applied>;
+    /// What was found out about the source while it was read is put into `op`.
+    fn apply(&self, dir: &Dir<'_>, op: &mut Op) -> Result<Done>;
 
     /// Would `apply` change anything? For dry runs; reads but never writes.
     fn examine(&self, dir: &Dir<'_>, op: &Op) -> Result<Applied>;
@@ -103,6 +140,9 @@ pub trait Lane: Send + Sync {
 
     /// A temporary file that an earlier run left in a directory of the destination. `wanted` are those to keep.
     fn clean_up(&self, dir: &Dir<'_>, leftovers: &[Box<[u8]>], wanted: &[Op]);
+
+    /// The run is over, however it went.
+    fn end(&self) {}
 
     /// Has everything on disk.
     fn sync_all(&self) -> Result<()>;

@@ -4,15 +4,19 @@
 //! pair of endpoints; the planner above knows neither files nor buckets. Keys are bytes, relative to the endpoint's root,
 //! separated by `/`, so that whatever a storage holds can be named.
 
+pub mod access;
 pub mod cloud;
 pub mod config;
 mod entry;
 mod lane;
 pub mod local;
+pub mod open;
 pub mod ssh;
 
-pub use entry::{Found, Item, Kind, Listing, Meta, Time, key_order};
-pub use lane::{Applied, Doomed, Held, Lane, Op, What};
+#[cfg(test)]
+pub(crate) use entry::sample;
+pub use entry::{Found, Item, Kind, Known, Listing, Meta, Time, key_order};
+pub use lane::{Applied, Done, Doomed, Held, Lane, Op, Pace, What};
 
 use crate::error::Result;
 
@@ -23,11 +27,26 @@ pub struct Capabilities {
     pub mtime_precision: u64,
     pub xattrs: bool,
     pub acls: bool,
+    pub owner: bool,
+    pub hard_links: bool,
+    /// Devices, FIFOs and sockets.
+    pub devices: bool,
+    /// Symbolic links.
+    pub links: bool,
+    pub trash: bool,
+    /// Any bytes make a name, and a file may stand beside a directory of the same name.
+    pub any_name: bool,
 }
 
 /// An open location.
 pub trait Endpoint: Send + Sync + std::fmt::Debug {
     fn capabilities(&self) -> Capabilities;
+
+    /// What tells this location from all others, whatever a user calls it.
+    fn identity(&self) -> Vec<u8>;
+
+    /// Of the root itself.
+    fn root_meta(&self) -> Result<Meta>;
 
     /// One directory, whole and in key order. `key` is without a trailing slash; "" is the root.
     fn list(&self, key: &[u8]) -> Result<Listing>;

@@ -1,6 +1,7 @@
 //! What S3, GCS and Azure have in common: the HTTP client.
 
 use crate::SyncError;
+use crate::error::Result;
 use crate::transport::config::{Url, config};
 
 config! {
@@ -11,7 +12,7 @@ config! {
         /// An idle connection is closed after this long.
         pool_idle_timeout_secs: u64 = 30;
         connect_timeout_secs: u64 = 5;
-        /// For one request, its body included.
+        /// A request that moves no byte for this long has failed.
         request_timeout_secs: u64 = 60;
         max_retries: u64 = 3;
         /// No retry is begun later than this after the first try.
@@ -40,6 +41,17 @@ config! {
 }
 
 impl CloudClientOptions {
+    /// Refuses an endpoint without encryption, unless it is allowed here or by `AWS_ALLOW_HTTP`.
+    pub fn allow(&self, endpoint: &str) -> Result<()> {
+        let plain = endpoint.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http:"));
+        let by_environment = || std::env::var("AWS_ALLOW_HTTP").is_ok_and(|value| matches!(value.as_str(), "1" | "true" | "TRUE" | "True"));
+        if plain && !self.allow_http && !by_environment() {
+            return Err(SyncError::config(format!("{endpoint} is not encrypted"))
+                .hint("allow_http of CloudClientOptions (--allow-http), or AWS_ALLOW_HTTP=true, accepts that"));
+        }
+        Ok(())
+    }
+
     /// Many connections, and time for large bodies.
     pub fn high_throughput() -> Self {
         Self { pool_max_idle_per_host: 100, request_timeout_secs: 120, max_retries: 3, ..Self::default() }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::SyncError;
 use crate::cli::Size;
 use crate::error::Result;
-use crate::transport::config::{Secret, Url, choice, config};
+use crate::transport::config::{Pairs, Secret, Url, choice, config};
 
 choice! {
     /// Where a bucket's name stands in its URL.
@@ -41,6 +41,8 @@ config! {
         part_size: Option<Size> = None;
         /// The requester agrees to be charged.
         request_payer: bool = false;
+        /// Tags of new objects.
+        tags: Pairs = Pairs::default();
     }
     validate(this) {
         endpoint(this.endpoint.as_ref())?;

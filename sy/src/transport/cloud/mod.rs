@@ -1,7 +1,39 @@
-//! Object stores: how to reach them. The stores themselves come with their transports.
+//! Object stores: S3, GCS, Azure, behind one trait.
 
+mod attributes;
+mod auth;
 mod client;
 mod config;
+mod download;
+mod endpoint;
+mod gate;
+mod http;
+mod relay;
+#[cfg(feature = "s3")]
+mod s3;
+mod spool;
+mod store;
+mod sums;
+mod upload;
+mod uri;
+mod writer;
+mod xml;
 
 pub use client::CloudClientOptions;
 pub use config::{AzureConfig, BucketStyle, GcsConfig, S3Config};
+pub use download::DownloadLane;
+pub use endpoint::CloudEndpoint;
+pub use relay::RelayLane;
+#[cfg(feature = "s3")]
+pub use s3::S3;
+pub use store::Store;
+pub use upload::UploadLane;
+
+/// A tag without the quotation marks that it has in headers, and not always in lists.
+fn bare(tag: &str) -> String {
+    tag.trim().trim_start_matches("W/").trim_matches('"').to_owned()
+}
+
+fn quoted(tag: &str) -> String {
+    format!("\"{tag}\"")
+}

@@ -139,7 +139,7 @@ impl Aside {
         }
         let fail = |error: &std::io::Error, path: &Path| SyncError::io(error, "make the backup folder", path);
         std::fs::create_dir_all(dir).map_err(|error| fail(&error, dir))?;
-        let stamp = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string().replace(':', "-");
+        let stamp = backup_stamp();
         for n in 1..10_000_u32 {
             let path = dir.join(if n == 1 { stamp.clone() } else { format!("{stamp}.{n}") });
             match std::fs::create_dir(&path) {
@@ -199,7 +199,7 @@ fn copy_over(from: BorrowedFd<'_>, key: &[u8], to: BorrowedFd<'_>, as_name: &[u8
                 let _ = super::attributes::chown_at(to, &temp, &meta);
             }
             kind => {
-                let kind = super::lane::file_type(kind).ok_or(Errno::INVAL)?;
+                let kind = super::writer::file_type(kind).ok_or(Errno::INVAL)?;
                 rustix::fs::mknodat(to, &*temp, kind, Mode::from_raw_mode(meta.mode), meta.rdev)?;
                 let _ = super::attributes::chown_at(to, &temp, &meta);
             }
@@ -255,4 +255,9 @@ fn throw_away(from: BorrowedFd<'_>, name: &[u8], trash: &Path, original: &[u8]) 
         }
     }
     Err(SyncError::new(ErrorKind::AlreadyExists, "the trash holds too many files of that name").at("move to the trash", original))
+}
+
+/// Names the folder of one run below `backup_dir`.
+pub fn backup_stamp() -> String {
+    humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string().replace(':', "-")
 }

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::root::proc_path;
 use crate::cli::Options;
-use crate::transport::{Kind, Meta, Time};
+use crate::transport::{Kind, Known, Meta, Time};
 
 /// Which metadata a run carries over.
 #[derive(Debug, Clone, Copy)]
@@ -48,16 +48,17 @@ impl Keep {
         (self.xattrs || self.acls) && kind != Kind::Symlink
     }
 
-    /// Do the parts that a listing shows differ?
+    /// Do the parts differ that a listing shows, and that both sides know?
     pub fn differs(self, source: &Meta, dest: &Meta, precision: u64) -> bool {
-        (self.times && !same_time(source, dest, precision))
-            || (self.permissions && source.kind != Kind::Symlink && source.mode != dest.mode)
-            || (self.owner && (source.uid, source.gid) != (dest.uid, dest.gid))
+        let both = |known: fn(&Known) -> bool| known(&source.known) && known(&dest.known);
+        (self.times && both(|known| known.mtime) && !same_time(source, dest, precision))
+            || (self.permissions && source.kind != Kind::Symlink && both(|known| known.mode) && source.mode != dest.mode)
+            || (self.owner && both(|known| known.owner) && (source.uid, source.gid) != (dest.uid, dest.gid))
     }
 
     /// Carries over what has been asked for, from an open file to an open file whose state is `now`.
     pub fn transfer(self, source: BorrowedFd<'_>, meta: &Meta, dest: BorrowedFd<'_>, now: Now) -> Result<(), Errno> {
-        if self.owner && now.owner != Some((meta.uid, meta.gid)) {
+        if self.owner && meta.known.owner && now.owner != Some((meta.uid, meta.gid)) {
             chown(dest, meta)?;
         }
         let attributes = if self.reads_attributes(meta.kind) { self.attributes(source)? } else { Attributes::new() };
@@ -70,13 +71,13 @@ impl Keep {
             }
             self.set_attributes(&attributes, dest, false)?;
         }
-        if self.permissions && (self.owner || attributes_differ || now.mode != Some(meta.mode)) {
+        if self.permissions && meta.known.mode && (self.owner || attributes_differ || now.mode != Some(meta.mode)) {
             rustix::fs::fchmod(dest, Mode::from_raw_mode(meta.mode))?;
         }
         if attributes_differ {
             self.set_attributes(&attributes, dest, true)?;
         }
-        if self.times {
+        if self.times && meta.known.mtime {
             rustix::fs::futimens(dest, &times(meta.mtime))?;
         }
         Ok(())

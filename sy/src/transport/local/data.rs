@@ -200,7 +200,7 @@ impl Copier {
 }
 
 /// A file that can't fit is not begun: filling the disk would hurt others for nothing.
-fn check_room(dest: BorrowedFd<'_>, needed: u64) -> std::result::Result<(), Errno> {
+pub fn check_room(dest: BorrowedFd<'_>, needed: u64) -> std::result::Result<(), Errno> {
     let state = rustix::fs::fstatvfs(dest)?;
     // What is kept back is kept back for the superuser. Some network file systems tell no sizes at all.
     let free = if rustix::process::geteuid().is_root() { state.f_bfree } else { state.f_bavail };
@@ -256,7 +256,7 @@ fn retry<T>(mut call: impl FnMut() -> std::result::Result<T, Errno>) -> std::res
 
 /// A token bucket shared by all transfers of a run: each piece is let through when the ones before it are paid for.
 #[derive(Debug)]
-struct Limiter {
+pub struct Limiter {
     rate: u64,
     started: Instant,
     /// Nanoseconds after `started` at which all that was let through so far is paid for.
@@ -264,11 +264,11 @@ struct Limiter {
 }
 
 impl Limiter {
-    fn new(rate: u64) -> Self {
+    pub fn new(rate: u64) -> Self {
         Self { rate: rate.max(1), started: Instant::now(), paid_until: AtomicU64::new(0) }
     }
 
-    fn take(&self, want: u64, control: &Control) -> Result<u64> {
+    pub fn take(&self, want: u64, control: &Control) -> Result<u64> {
         // A tenth of a second's worth at most, so that the flow is even and can be stopped.
         let piece = want.min((self.rate / 10).max(1));
         let price = (u128::from(piece) * 1_000_000_000 / u128::from(self.rate)) as u64;

@@ -6,19 +6,25 @@ mod data;
 mod lane;
 mod list;
 mod place;
+mod reader;
 mod remove;
 mod root;
 mod temp;
+mod writer;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-pub use aside::Aside;
+pub use aside::{Aside, backup_stamp};
 pub use attributes::{Keep, same_time};
+pub use data::{Limiter, check_room};
 pub use lane::LocalLane;
+pub use reader::{Reader, changed};
 pub use root::{Follow, stat_at, stat_fd};
+pub use temp::is_ours;
+pub use writer::{Temp, Writer};
 
 pub(crate) use super::child_key;
 use root::Root;
@@ -48,12 +54,14 @@ impl LocalEndpoint {
             mtime_precision: list::mtime_precision(fd.as_fd()),
             xattrs: attributes::keeps_xattrs(fd.as_fd()),
             acls: attributes::keeps_acls(fd.as_fd()),
+            owner: true,
+            hard_links: true,
+            devices: true,
+            links: true,
+            trash: true,
+            any_name: false,
         };
         Ok(Self { root: Root::new(fd, path, follow), capabilities, cancelled: control.cancel_flag() })
-    }
-
-    pub fn root_meta(&self) -> Result<Meta> {
-        stat_fd(self.root.fd()).map_err(|errno| SyncError::os(errno, "read", self.path_of(b"")))
     }
 
     pub(crate) fn root(&self) -> &Root {
@@ -88,6 +96,14 @@ impl LocalEndpoint {
 impl Endpoint for LocalEndpoint {
     fn capabilities(&self) -> Capabilities {
         self.capabilities
+    }
+
+    fn identity(&self) -> Vec<u8> {
+        self.real_path().to_vec()
+    }
+
+    fn root_meta(&self) -> Result<Meta> {
+        stat_fd(self.root.fd()).map_err(|errno| SyncError::os(errno, "read", self.path_of(b"")))
     }
 
     fn list(&self, key: &[u8]) -> Result<Listing> {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
-use crate::transport::{Kind, Meta, Time};
+use crate::transport::{Kind, Known, Meta, Time};
 
 /// May symbolic links below the root be followed?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,6 +191,8 @@ fn meta(s: &Statx) -> Meta {
     let time = |t: &rustix::fs::StatxTimestamp| Time { seconds: t.tv_sec, nanos: t.tv_nsec };
     let device = |major, minor| rustix::fs::makedev(major, minor);
     Meta {
+        tagged: false,
+        known: Known::EVERYTHING,
         kind: match u32::from(s.stx_mode) & 0o170_000 {
             0o040_000 => Kind::Dir,
             0o120_000 => Kind::Symlink,

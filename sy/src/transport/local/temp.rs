@@ -50,6 +50,11 @@ pub fn ours(name: &[u8]) -> Option<Ours> {
     })
 }
 
+/// Would a scan take it for one of ours?
+pub fn is_ours(name: &[u8]) -> bool {
+    ours(name).is_some()
+}
+
 /// Makes the names of one run. Runs don't survive a fork, so the process is asked for its id once.
 #[derive(Debug)]
 pub struct TempNames {

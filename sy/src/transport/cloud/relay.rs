@@ -1,0 +1,196 @@
+//! Object store to object store: copied by the service where it is one, through this machine where not.
+
+use std::io::Read;
+use std::ops::Range;
+
+use super::download::remove_source;
+use super::endpoint::CloudEndpoint;
+use super::spool::hash;
+use super::store::{Head, Origin, Store};
+use super::writer::{CloudWriter, Content, look, pace};
+use crate::cli::Options;
+use crate::error::{ErrorKind, Result, SyncError};
+use crate::sync::{Control, Dir, Tally};
+use crate::transport::{Applied, Done, Doomed, Held, Kind, Lane, Meta, Op, Pace, Time, What};
+
+pub struct RelayLane<'r> {
+    from: &'r CloudEndpoint,
+    to: CloudWriter<'r>,
+    /// Both sides are one service and account.
+    inside: bool,
+    pace: Pace,
+}
+
+impl std::fmt::Debug for RelayLane<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RelayLane").finish_non_exhaustive()
+    }
+}
+
+impl<'r> RelayLane<'r> {
+    pub fn new(source: &'r CloudEndpoint, dest: &'r CloudEndpoint, options: &Options, control: &'r Control, tally: &'r Tally) -> Self {
+        let inside = source.store().realm() == dest.store().realm() && dest.store().features().conditions;
+        let both = [source.connections(), dest.connections()].into_iter().flatten().min();
+        Self { from: source, to: CloudWriter::new(dest, options, control, tally), inside, pace: pace(options, both) }
+    }
+
+    fn key(&self, dir: &Dir<'_>, op: &Op) -> Vec<u8> {
+        dir.key_of(op.source_name())
+    }
+
+    fn head(&self, key: &[u8]) -> Result<Head> {
+        let gone = || self.from.at(SyncError::new(ErrorKind::NotFound, "there is no such object"), "read", key);
+        self.from.head(key)?.ok_or_else(gone)
+    }
+
+    fn transfer(&self, dir: &Dir<'_>, op: &mut Op) -> Result<Done> {
+        let key = self.key(dir, op);
+        let whole = self.from.key_of(&key);
+        let tag = op.target.as_deref().filter(|_| op.source.kind == Kind::File).and_then(|tag| std::str::from_utf8(tag).ok());
+        if let (true, Some(tag)) = (self.inside, tag) {
+            let from = Origin { bucket: self.from.store().bucket(), key: &whole, tag, size: op.source.size };
+            let made = self.to.copy(dir, op, &from)?;
+            return Ok(Done { applied: self.to.outcome(op), made });
+        }
+        let head = self.head(&key)?;
+        let content = Object { store: self.from.store(), key: whole, head };
+        op.source = Meta { size: content.head.size, ino: hash(&content.head.tag), ..op.source };
+        // Whatever is known of the file goes along, as it stands.
+        let attributes = content.head.attributes.clone();
+        let made = self.to.send(dir, op, &content, &attributes)?;
+        Ok(Done { applied: self.to.outcome(op), made })
+    }
+
+    fn same_content(&self, dir: &Dir<'_>, op: &Op) -> Result<bool> {
+        let (Some(a), Some(b)) = (self.from.head(&self.key(dir, op))?, self.to.at.head(&self.to.key(dir, op))?) else { return Ok(false) };
+        Ok(a.size == b.size && a.sums.agree(&b.sums) == Some(true))
+    }
+}
+
+impl Lane for RelayLane<'_> {
+    fn pace(&self) -> Pace {
+        self.pace
+    }
+
+    fn ask(&self, dir: &Dir<'_>, op: &mut Op) -> Result<()> {
+        if !op.source.known.all {
+            let key = self.key(dir, op);
+            let (meta, target) = look(self.from, &key)?;
+            let gone = || self.from.at(SyncError::new(ErrorKind::NotFound, "there is no such object"), "read", &key);
+            (op.source, op.target) = (meta.ok_or_else(gone)?, target);
+        }
+        self.to.ask(dir, op)
+    }
+
+    fn hold(&self, _: &Dir<'_>) -> Held {
+        Held::default()
+    }
+
+    fn apply(&self, dir: &Dir<'_>, op: &mut Op) -> Result<Done> {
+        match op.what {
+            What::CopyIfDifferent if self.same_content(dir, op)? => Ok(Applied::Same.into()),
+            What::Metadata if self.to.can_set_attributes() => {
+                let attributes = self.head(&self.key(dir, op))?.attributes;
+                self.to.set_attributes(dir, op, &attributes).map(|made| Done { applied: Applied::Metadata, made })
+            }
+            What::Copy | What::CopyIfDifferent | What::Metadata => self.transfer(dir, op),
+            What::Attributes | What::Nothing | What::Ask => Ok(Applied::Same.into()),
+        }
+    }
+
+    fn examine(&self, dir: &Dir<'_>, op: &Op) -> Result<Applied> {
+        Ok(match op.what {
+            What::CopyIfDifferent if self.same_content(dir, op)? => Applied::Same,
+            What::Metadata if self.to.can_set_attributes() => Applied::Metadata,
+            What::Copy | What::CopyIfDifferent | What::Metadata => self.to.outcome(op),
+            What::Attributes | What::Nothing | What::Ask => Applied::Same,
+        })
+    }
+
+    fn refresh(&self, dir: &Dir<'_>, op: &mut Op) -> Result<()> {
+        let key = self.key(dir, op);
+        let (meta, target) = look(self.from, &key)?;
+        let gone = || self.from.at(SyncError::new(ErrorKind::NotFound, "there is no such object"), "read", &key);
+        (op.source, op.target) = (meta.ok_or_else(gone)?, target);
+        Ok(())
+    }
+
+    fn make_dir(&self, parent: &Dir<'_>, name: &[u8], _: &Meta, replaced: Option<&Meta>) -> Result<()> {
+        self.to.make_dir(parent, name, replaced)
+    }
+
+    fn finish_dir(&self, dir: &Dir<'_>) -> Result<bool> {
+        self.to.finish_dir(dir).map(|()| false)
+    }
+
+    fn examine_dir(&self, _: &Dir<'_>) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn is_linked(&self, _: &Op, _: &[u8]) -> bool {
+        false
+    }
+
+    fn hard_link(&self, _: &Dir<'_>, _: &Op, _: &[u8]) -> Result<Option<Applied>> {
+        Ok(None)
+    }
+
+    fn remove_source(&self, dir: &Dir<'_>, op: &Op) -> Result<()> {
+        remove_source(self.from, &self.key(dir, op), op)
+    }
+
+    fn remove(&self, _: &[u8], doomed: &[Doomed], report: &mut dyn FnMut(&Doomed, Result<()>)) {
+        self.to.remove(doomed, report);
+    }
+
+    fn touch_dir(&self, key: &[u8], _: Time) -> Result<()> {
+        self.to.restore_dir(key)
+    }
+
+    fn clean_up(&self, _: &Dir<'_>, _: &[Box<[u8]>], _: &[Op]) {}
+
+    fn sync_all(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn end(&self) {
+        self.to.end();
+    }
+}
+
+/// An object as content for another store.
+struct Object<'o> {
+    store: &'o dyn Store,
+    key: Vec<u8>,
+    head: Head,
+}
+
+impl Content for Object<'_> {
+    fn size(&self) -> u64 {
+        self.head.size
+    }
+
+    fn open(&self, range: Range<u64>) -> Result<Box<dyn Read + '_>> {
+        let tag = Some(self.head.tag.as_str()).filter(|tag| !tag.is_empty());
+        let whole = range == (0..self.head.size);
+        let length = range.end - range.start;
+        if length == 0 {
+            return Ok(Box::new(std::io::empty()));
+        }
+        let content = self.store.get(&self.key, if whole { None } else { Some(range) }, tag)?;
+        Ok(Box::new(content.body.take(length)))
+    }
+
+    fn still(&self) -> Result<()> {
+        // Every range was asked for under the condition that it is still this object.
+        Ok(())
+    }
+
+    fn is_distant(&self) -> bool {
+        true
+    }
+
+    fn mark(&self) -> u64 {
+        hash(&format!("{} {}", self.head.tag, self.head.size))
+    }
+}

@@ -1,0 +1,251 @@
+//! What S3 answers: headers and XML, and what its errors mean.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use http::HeaderMap;
+use http::request::Parts;
+
+use super::super::attributes::{Attributes, parse_http_date, parse_rfc3339};
+use super::super::http::{Dialect, Failed, Verdict};
+use super::super::store::{Head, Object, Page, Part};
+use super::super::sums::{Sums, from_base64};
+use super::super::xml::{self, Met};
+use super::super::{bare, uri};
+use super::{S3, sign};
+use crate::error::{ErrorKind, Result, SyncError};
+use crate::transport::Time;
+
+/// What a server checks uploads by.
+pub const UNKNOWN: u8 = 0;
+pub const CRC64: u8 = 1;
+pub const MD5: u8 = 2;
+
+impl Dialect for S3 {
+    fn sign(&self, parts: &mut Parts) -> Result<()> {
+        if self.settings.request_payer {
+            parts.headers.insert("x-amz-request-payer", http::HeaderValue::from_static("requester"));
+        }
+        let stamp = sign::stamp(Time::now().seconds + self.credentials.clock.load(Relaxed));
+        let signed =
+            self.credentials.with_key(&stamp[..8], |credential, key| sign::sign(parts, credential, key, &stamp, &self.settings.region))?;
+        signed.unwrap_or(Ok(()))
+    }
+
+    fn judge(&self, failed: &Failed) -> Verdict {
+        let (code, message) = xml::failure(failed);
+        let told = |kind, text: &str| {
+            let code = if code.is_empty() { format!("status {}", failed.status) } else { code.clone() };
+            let why = if message.is_empty() { String::new() } else { format!(": {message}") };
+            SyncError::new(kind, format!("{text} ({code}{why})"))
+        };
+        match (failed.status, code.as_str()) {
+            (_, "RequestTimeTooSkewed") => match failed.header("date").and_then(parse_http_date) {
+                // The clock here is wrong; the server's counts.
+                Some(theirs) => {
+                    self.credentials.clock.store(theirs.seconds - Time::now().seconds, Relaxed);
+                    Verdict::Now(told(ErrorKind::Authentication, "the clock is wrong").hint("set the clock of this machine"))
+                }
+                None => Verdict::Never(told(ErrorKind::Authentication, "the clock is wrong").hint("set the clock of this machine")),
+            },
+            (_, "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired") => {
+                let error = told(ErrorKind::Authentication, "the credentials have expired")
+                    .hint("get new ones, or give S3Config(credentials=FUNCTION) to have them renewed");
+                if self.credentials.forget() { Verdict::Now(error) } else { Verdict::Never(error) }
+            }
+            (_, "SlowDown" | "ServiceUnavailable" | "Throttling" | "ThrottlingException" | "RequestLimitExceeded" | "TooManyRequests")
+            | (429 | 503, _) => Verdict::Later(told(ErrorKind::Network, "the service asks for fewer requests")),
+            (500 | 502 | 504, _) | (_, "InternalError" | "RequestTimeout" | "OperationAborted" | "ConditionalRequestConflict") => {
+                Verdict::Later(told(ErrorKind::Network, "the service failed"))
+            }
+            (_, "BadDigest" | "InvalidDigest" | "XAmzContentChecksumMismatch") => {
+                Verdict::Later(told(ErrorKind::Verification, "what arrived is not what was sent"))
+            }
+            (412, _) => Verdict::Never(
+                told(ErrorKind::Conflict, "it changed since it was listed").hint("nothing was overwritten; the next run will look again"),
+            ),
+            (301 | 307 | 308, _) | (_, "AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException") => {
+                let region = failed
+                    .header("x-amz-bucket-region")
+                    .map(str::to_owned)
+                    .or_else(|| xml::find(&failed.body, "Region"))
+                    .filter(|region| region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
+                let hint = region.map_or_else(
+                    || "set region of S3Config (--region) to the bucket's".to_owned(),
+                    |region| format!("set region of S3Config (--region) to {region}"),
+                );
+                Verdict::Never(told(ErrorKind::Config, "the bucket is in another region").hint(hint))
+            }
+            (401, _) | (_, "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken") => Verdict::Never(
+                told(ErrorKind::Authentication, "the service does not accept the credentials").hint("check key, secret and endpoint"),
+            ),
+            (403, _) => Verdict::Never(
+                told(ErrorKind::PermissionDenied, "access was denied").hint("check the credentials and what they may do in this bucket"),
+            ),
+            (_, "NoSuchBucket") => {
+                Verdict::Never(told(ErrorKind::NotFound, "there is no such bucket").hint("check its name and the endpoint"))
+            }
+            (404, _) => Verdict::Never(told(ErrorKind::NotFound, "there is no such object")),
+            (501, _) | (_, "NotImplemented") => Verdict::Never(told(ErrorKind::Unsupported, "the service can't do that")),
+            _ => Verdict::Never(told(ErrorKind::Io, "the service refused")),
+        }
+    }
+}
+
+fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// What the headers of an answer tell about an object.
+pub fn head(headers: &HeaderMap, amazon: bool) -> Head {
+    let number = |name: &str| text(headers, name).and_then(|value| value.parse().ok());
+    let whole = text(headers, "content-range").and_then(|range| range.rsplit_once('/')).and_then(|(_, size)| size.parse().ok());
+    let mut attributes = Attributes { content_type: text(headers, "content-type").map(str::to_owned), ..Attributes::default() };
+    for (name, value) in headers {
+        if let (Some(name), Ok(value)) = (name.as_str().strip_prefix("x-amz-meta-"), value.to_str()) {
+            attributes.set(name, value);
+        }
+    }
+    let tag = bare(text(headers, "etag").unwrap_or_default());
+    Head {
+        size: whole.or_else(|| number("content-length")).unwrap_or(0),
+        modified: text(headers, "last-modified").and_then(parse_http_date).unwrap_or_default(),
+        sums: sums(headers, &tag, amazon),
+        tag,
+        attributes,
+    }
+}
+
+/// The sums that the server has of the whole content. Those of a range or of single parts say nothing about it.
+fn sums(headers: &HeaderMap, tag: &str, amazon: bool) -> Sums {
+    let composite = text(headers, "x-amz-checksum-type") == Some("COMPOSITE");
+    let sum = |name: &str| text(headers, name).filter(|value| !composite && !value.contains('-'));
+    // An ETag is the MD5 of the content, unless it was encrypted with a key of somebody's.
+    let encrypted = text(headers, "x-amz-server-side-encryption");
+    let plain =
+        !headers.contains_key("x-amz-server-side-encryption-customer-algorithm") && encrypted.is_none_or(|how| amazon && how == "AES256");
+    Sums {
+        crc64: sum("x-amz-checksum-crc64nvme").and_then(from_base64).map(u64::from_be_bytes),
+        crc32c: sum("x-amz-checksum-crc32c").and_then(from_base64).map(u32::from_be_bytes),
+        crc32: sum("x-amz-checksum-crc32").and_then(from_base64).map(u32::from_be_bytes),
+        md5: if plain { md5_of(tag) } else { None },
+    }
+}
+
+/// The MD5 that an ETag is, where it is one.
+pub fn md5_of(tag: &str) -> Option<[u8; 16]> {
+    if tag.len() != 32 || !tag.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut sum = [0; 16];
+    for (n, byte) in sum.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&tag[n * 2..n * 2 + 2], 16).ok()?;
+    }
+    Some(sum)
+}
+
+/// A page of a listing.
+pub fn page(body: &[u8], shallow: bool) -> Result<Page> {
+    let encoded = xml::find_before(body, "EncodingType", "Contents").as_deref() == Some("url");
+    let key = |text: &str| if encoded { uri::decode(text) } else { text.as_bytes().to_vec() };
+    let mut page = Page::default();
+    let (mut object, mut truncated) = (empty(), None);
+    xml::walk(body, |met| match met {
+        Met::Text { parent: "Contents", name, text } => match name {
+            "Key" => object.key = key(text),
+            "Size" => object.size = text.trim().parse().unwrap_or(0),
+            "ETag" => object.tag = bare(text),
+            "LastModified" => {
+                object.modified = text.find('T').and_then(|at| parse_rfc3339(text.trim(), at)).unwrap_or_default();
+            }
+            _ => {}
+        },
+        Met::Text { parent: "CommonPrefixes", name: "Prefix", text } if shallow => page.prefixes.push(key(text)),
+        Met::Text { name: "NextContinuationToken", text, .. } => page.next = Some(text.to_owned()),
+        Met::Text { name: "IsTruncated", text, .. } => truncated = text.trim().parse().ok(),
+        Met::End { name: "Contents" } => page.objects.push(std::mem::replace(&mut object, empty())),
+        _ => {}
+    })?;
+    match truncated {
+        Some(false) => page.next = None,
+        Some(true) if page.next.is_some() => {}
+        // A list that is not known to be whole must not look like one: what is not on it would be deleted.
+        _ => return Err(SyncError::new(ErrorKind::Io, "the service did not say whether its list is complete")),
+    }
+    Ok(page)
+}
+
+fn empty() -> Object {
+    Object { key: Vec::new(), size: 0, modified: Time::default(), tag: String::new(), attributes: None }
+}
+
+/// The parts of an upload, and the number after which to go on.
+pub fn parts(body: &[u8]) -> Result<(Vec<Part>, Option<String>)> {
+    let blank = || Part { number: 0, size: 0, tag: String::new(), sums: Sums::default() };
+    let (mut parts, mut part, mut next, mut truncated) = (Vec::new(), blank(), None, false);
+    xml::walk(body, |met| match met {
+        Met::Text { parent: "Part", name, text } => match name {
+            "PartNumber" => part.number = text.trim().parse().unwrap_or(0),
+            "Size" => part.size = text.trim().parse().unwrap_or(0),
+            "ETag" => {
+                part.tag = bare(text);
+                part.sums.md5 = md5_of(&part.tag);
+            }
+            "ChecksumCRC64NVME" => part.sums.crc64 = from_base64(text).map(u64::from_be_bytes),
+            _ => {}
+        },
+        Met::Text { name: "NextPartNumberMarker", text, .. } => next = Some(text.to_owned()),
+        Met::Text { name: "IsTruncated", text, .. } => truncated = text.trim() == "true",
+        Met::End { name: "Part" } => parts.push(std::mem::replace(&mut part, blank())),
+        _ => {}
+    })?;
+    Ok((parts, next.filter(|_| truncated)))
+}
+
+/// Some answers that begin like a success are none.
+pub fn error_inside(body: Vec<u8>) -> Result<Vec<u8>, Box<Failed>> {
+    let mut root = None;
+    let _ = xml::walk(&body, |met| {
+        if let Met::End { name } = met {
+            root = Some(name == "Error");
+        }
+    });
+    if root == Some(true) { Err(Box::new(Failed { status: 500, headers: HeaderMap::new(), body })) } else { Ok(body) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_has_keys_as_they_are() {
+        let body = b"<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>\
+            <Contents><Key>a%2F%2Fb+c%01</Key><Size>3</Size><ETag>&quot;e-2&quot;</ETag>\
+            <LastModified>2021-03-31T13:20:00.000Z</LastModified></Contents>\
+            <NextContinuationToken>t=</NextContinuationToken></ListBucketResult>";
+        let page = page(body, false).expect("a page");
+        assert_eq!(page.next.as_deref(), Some("t="));
+        let object = &page.objects[0];
+        assert_eq!((object.key.as_slice(), object.size, object.tag.as_str()), (&b"a//b c\x01"[..], 3, "e-2"));
+        assert_eq!(object.modified.seconds, 1_617_196_800);
+    }
+
+    #[test]
+    fn a_page_that_may_not_be_whole_is_refused() {
+        assert!(page(b"<ListBucketResult></ListBucketResult>", false).is_err());
+        assert!(page(b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>", false).is_err());
+        assert!(page(b"<Error><Code>x</Code></Error>", false).is_err());
+    }
+
+    #[test]
+    fn an_etag_is_a_sum_only_if_it_looks_like_one() {
+        assert!(md5_of("d41d8cd98f00b204e9800998ecf8427e").is_some());
+        assert!(md5_of("d41d8cd98f00b204e9800998ecf8427e-2").is_none());
+        assert!(md5_of("zz1d8cd98f00b204e9800998ecf8427e").is_none());
+    }
+
+    #[test]
+    fn a_failure_in_a_success_is_a_failure() {
+        assert!(error_inside(b"<Error><Code>InternalError</Code></Error>".to_vec()).is_err());
+        assert!(error_inside(b"<CopyObjectResult><ETag>x</ETag></CopyObjectResult>".to_vec()).is_ok());
+    }
+}

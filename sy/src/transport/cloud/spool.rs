@@ -1,0 +1,521 @@
+//! Makes listings of directories from a store's one flat list of keys, with memory that does not grow with their number.
+//!
+//! Keys come in order, so all that is below a directory is one unbroken run. Its children are gathered while the run
+//! passes, and written out as one block when it ends; its own entry, with the place of that block, goes to the children of
+//! the directory above. What does not fit in memory goes to a file without a name.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::sync::{Mutex, PoisonError};
+
+use super::attributes::Attributes;
+use super::store::{Object, Page, Query, Store};
+use crate::error::{ErrorKind, Result, SyncError};
+use crate::sync::Stop;
+use crate::transport::{Kind, Known, Listing, Meta, Time};
+
+/// Blocks up to this many bytes together stay in memory.
+const IN_MEMORY: usize = 4 << 20;
+
+/// Where the children of a directory are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Block {
+    at: u64,
+    length: u64,
+    entries: u64,
+}
+
+/// The keys below one prefix, as directories.
+#[derive(Debug)]
+pub struct Spool {
+    blocks: Blocks,
+    root: Block,
+    /// Directories whose parent was listed and that were not yet themselves.
+    places: Mutex<HashMap<Vec<u8>, Block>>,
+}
+
+#[derive(Debug, Default)]
+struct Blocks {
+    memory: Vec<u8>,
+    file: Option<File>,
+    /// Bytes in the file.
+    written: u64,
+}
+
+impl Blocks {
+    fn push(&mut self, block: &[u8]) -> std::io::Result<u64> {
+        let at = self.written + self.memory.len() as u64;
+        self.memory.extend_from_slice(block);
+        if self.memory.len() > IN_MEMORY {
+            let file = match &mut self.file {
+                Some(file) => file,
+                none => none.insert(crate::state::unnamed_file()?),
+            };
+            file.write_all(&self.memory)?;
+            self.written += self.memory.len() as u64;
+            self.memory.clear();
+        }
+        Ok(at)
+    }
+
+    fn read(&self, block: Block) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; block.length as usize];
+        match &self.file {
+            Some(file) if block.at < self.written => file.read_exact_at(&mut bytes, block.at)?,
+            _ => bytes.copy_from_slice(&self.memory[(block.at - self.written) as usize..][..block.length as usize]),
+        }
+        Ok(bytes)
+    }
+}
+
+impl Spool {
+    /// Lists all that begins with `prefix`.
+    pub fn read(store: &dyn Store, prefix: &[u8], stop: &Stop) -> Result<Self> {
+        if store.features().ordered {
+            match Self::in_order(store, prefix, stop) {
+                // Some services order keys in a way of their own.
+                Err(Trouble::Order) => {}
+                Err(Trouble::Other(error)) => return Err(error),
+                Ok(spool) => return Ok(spool),
+            }
+        }
+        let mut all = Vec::new();
+        pages(store, prefix, stop, |page| {
+            all.extend(page.objects);
+            Ok(())
+        })
+        .map_err(Trouble::into_error)?;
+        all.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        let mut builder = Builder::new(prefix);
+        for object in &all {
+            builder.push(object).map_err(Trouble::into_error)?;
+        }
+        builder.finish().map_err(Trouble::into_error)
+    }
+
+    fn in_order(store: &dyn Store, prefix: &[u8], stop: &Stop) -> Result<Self, Trouble> {
+        let mut builder = Builder::new(prefix);
+        pages(store, prefix, stop, |page| page.objects.iter().try_for_each(|object| builder.push(object)))?;
+        builder.finish()
+    }
+
+    /// The directory at `key`, relative to the prefix, without a slash at the end.
+    pub fn list(&self, key: &[u8]) -> Result<Listing> {
+        let place = if key.is_empty() { Some(self.root) } else { self.places.lock().unwrap_or_else(PoisonError::into_inner).remove(key) };
+        let block = match place {
+            Some(block) => block,
+            None => self.find(key)?.ok_or_else(|| SyncError::new(ErrorKind::NotFound, "there is no such directory"))?,
+        };
+        let bytes = self.blocks.read(block).map_err(spool_error)?;
+        let mut listing = Listing::with_capacity(block.entries as usize, bytes.len() / 4);
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reader = Reader(&bytes);
+        while let Some(entry) = reader.entry() {
+            match entry {
+                Entry::Dir { name, block, marker } => {
+                    places.insert(crate::transport::child_key(key, name), block);
+                    listing.push(name, dir_meta(marker), None);
+                }
+                Entry::Object { name, object } => {
+                    let tag = object.tag.clone().into_bytes().into_boxed_slice();
+                    listing.push(name, meta_of(&object), Some(tag));
+                }
+            }
+        }
+        Ok(listing)
+    }
+
+    /// Goes down to a directory from the root; `None` if it is not there.
+    fn find(&self, key: &[u8]) -> Result<Option<Block>> {
+        let mut block = self.root;
+        for wanted in key.split(|&b| b == b'/') {
+            let bytes = self.blocks.read(block).map_err(spool_error)?;
+            let mut reader = Reader(&bytes);
+            let below = std::iter::from_fn(|| reader.entry()).find_map(|entry| match entry {
+                Entry::Dir { name, block, .. } if name == wanted => Some(block),
+                _ => None,
+            });
+            match below {
+                Some(below) => block = below,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(block))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.root.entries == 0
+    }
+}
+
+enum Trouble {
+    /// Keys are not in the order of their bytes.
+    Order,
+    Other(SyncError),
+}
+
+impl From<SyncError> for Trouble {
+    fn from(error: SyncError) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl Trouble {
+    fn into_error(self) -> SyncError {
+        match self {
+            Self::Order => SyncError::new(ErrorKind::Io, "the service listed a key twice"),
+            Self::Other(error) => error,
+        }
+    }
+}
+
+fn spool_error(error: std::io::Error) -> SyncError {
+    SyncError::io(&error, "keep a listing in", std::env::temp_dir())
+}
+
+fn pages(store: &dyn Store, prefix: &[u8], stop: &Stop, mut take: impl FnMut(Page) -> Result<(), Trouble>) -> Result<(), Trouble> {
+    let mut next = None;
+    loop {
+        if stop.is_set() {
+            return Err(SyncError::cancelled().into());
+        }
+        let mut page = store.list(&Query { prefix, page: next.as_deref(), ..Query::default() })?;
+        let before = std::mem::replace(&mut next, page.next.take());
+        take(page)?;
+        if next.is_none() {
+            return Ok(());
+        }
+        if next == before {
+            return Err(SyncError::new(ErrorKind::Io, "the service lists the same page again and again").into());
+        }
+    }
+}
+
+/// A directory: known by what is in it.
+pub fn dir_meta(marker: bool) -> Meta {
+    Meta {
+        kind: Kind::Dir,
+        mode: 0o755,
+        // Whether an object stands for the directory itself.
+        nlink: u32::from(marker),
+        ino: u64::from(marker),
+        known: Known { all: true, ..Known::NOTHING },
+        ..blank()
+    }
+}
+
+/// An object, as far as a listing tells.
+pub fn meta_of(object: &Object) -> Meta {
+    let meta = Meta {
+        size: object.size,
+        allocated: object.size,
+        mtime: object.modified,
+        ctime: object.modified,
+        ino: hash(&object.tag),
+        ..blank()
+    };
+    object.attributes.as_ref().map_or(meta, |attributes| attributes.complete(&meta))
+}
+
+fn blank() -> Meta {
+    Meta {
+        kind: Kind::File,
+        size: 0,
+        mtime: Time::default(),
+        ctime: Time::default(),
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        nlink: 1,
+        ino: 0,
+        dev: 0,
+        rdev: 0,
+        allocated: 0,
+        mount: false,
+        tagged: true,
+        known: Known::NOTHING,
+    }
+}
+
+/// A tag as a number.
+pub fn hash(tag: &str) -> u64 {
+    let mut short = [0; 8];
+    short.copy_from_slice(&blake3::hash(tag.as_bytes()).as_bytes()[..8]);
+    u64::from_le_bytes(short)
+}
+
+/// A directory whose run of keys has not ended.
+struct Level {
+    name: Vec<u8>,
+    children: Vec<u8>,
+    entries: u64,
+    marker: bool,
+}
+
+struct Builder<'p> {
+    prefix: &'p [u8],
+    blocks: Blocks,
+    open: Vec<Level>,
+    last: Vec<u8>,
+}
+
+impl<'p> Builder<'p> {
+    fn new(prefix: &'p [u8]) -> Self {
+        let root = Level { name: Vec::new(), children: Vec::new(), entries: 0, marker: false };
+        Self { prefix, blocks: Blocks::default(), open: vec![root], last: Vec::new() }
+    }
+
+    fn push(&mut self, object: &Object) -> Result<(), Trouble> {
+        if !self.last.is_empty() && object.key <= self.last {
+            return Err(Trouble::Order);
+        }
+        let Some(key) = object.key.strip_prefix(self.prefix) else {
+            return Err(SyncError::new(ErrorKind::Io, "the service listed a key that was not asked for").into());
+        };
+        self.last.clone_from(&object.key);
+        let (dirs, rest) = components(key, object.size);
+        let depth = self.open.iter().skip(1).zip(&dirs).take_while(|(level, dir)| level.name == **dir).count();
+        while self.open.len() > depth + 1 {
+            self.close()?;
+        }
+        for dir in &dirs[depth..] {
+            self.open.push(Level { name: dir.to_vec(), children: Vec::new(), entries: 0, marker: false });
+        }
+        let Some(level) = self.open.last_mut() else { return Ok(()) };
+        if rest.is_empty() {
+            level.marker = true;
+        } else {
+            write_object(&mut level.children, rest, object);
+            level.entries += 1;
+        }
+        Ok(())
+    }
+
+    /// The run of the innermost directory is over.
+    fn close(&mut self) -> Result<(), Trouble> {
+        let Some(level) = self.open.pop() else { return Ok(()) };
+        let block = self.block(&level)?;
+        if let Some(parent) = self.open.last_mut() {
+            write_dir(&mut parent.children, &level.name, block, level.marker);
+            parent.entries += 1;
+        }
+        Ok(())
+    }
+
+    fn block(&mut self, level: &Level) -> Result<Block, Trouble> {
+        let at = self.blocks.push(&level.children).map_err(spool_error)?;
+        Ok(Block { at, length: level.children.len() as u64, entries: level.entries })
+    }
+
+    fn finish(mut self) -> Result<Spool, Trouble> {
+        while self.open.len() > 1 {
+            self.close()?;
+        }
+        let root = match self.open.pop() {
+            Some(level) => self.block(&level)?,
+            None => Block { at: 0, length: 0, entries: 0 },
+        };
+        Ok(Spool { blocks: self.blocks, root, places: Mutex::default() })
+    }
+}
+
+/// The directories that a key names, and the name in the last one: empty for an object that stands for the directory.
+/// From an empty component on, which no directory has, the key is one name; so is a directory's own object with content.
+fn components(key: &[u8], size: u64) -> (Vec<&[u8]>, &[u8]) {
+    let mut dirs = Vec::new();
+    let mut rest = key;
+    while let Some(slash) = rest.iter().position(|&b| b == b'/') {
+        let own = slash + 1 == rest.len();
+        if slash == 0 || own && size > 0 {
+            break;
+        }
+        dirs.push(&rest[..slash]);
+        rest = &rest[slash + 1..];
+    }
+    (dirs, rest)
+}
+
+/// What stands in a block. Numbers are little-endian; texts have their length before them.
+enum Entry<'b> {
+    Dir { name: &'b [u8], block: Block, marker: bool },
+    Object { name: &'b [u8], object: Object },
+}
+
+fn write_text(out: &mut Vec<u8>, text: &[u8]) {
+    out.extend_from_slice(&(text.len() as u16).to_le_bytes());
+    out.extend_from_slice(text);
+}
+
+fn write_dir(out: &mut Vec<u8>, name: &[u8], block: Block, marker: bool) {
+    out.push(b'd');
+    write_text(out, name);
+    for number in [block.at, block.length, block.entries] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    out.push(u8::from(marker));
+}
+
+fn write_object(out: &mut Vec<u8>, name: &[u8], object: &Object) {
+    out.push(b'o');
+    write_text(out, name);
+    out.extend_from_slice(&object.size.to_le_bytes());
+    write_time(out, object.modified);
+    write_text(out, object.tag.as_bytes());
+    let Some(attributes) = &object.attributes else { return out.push(0) };
+    out.push(1);
+    let bits = u8::from(attributes.mtime.is_some())
+        | u8::from(attributes.mode.is_some()) << 1
+        | u8::from(attributes.uid.is_some()) << 2
+        | u8::from(attributes.gid.is_some()) << 3;
+    out.push(bits);
+    if let Some(time) = attributes.mtime {
+        write_time(out, time);
+    }
+    for number in [attributes.mode, attributes.uid, attributes.gid].into_iter().flatten() {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+}
+
+fn write_time(out: &mut Vec<u8>, time: Time) {
+    out.extend_from_slice(&time.seconds.to_le_bytes());
+    out.extend_from_slice(&time.nanos.to_le_bytes());
+}
+
+/// Reads back what the functions above wrote.
+struct Reader<'b>(&'b [u8]);
+
+impl<'b> Reader<'b> {
+    fn take(&mut self, length: usize) -> Option<&'b [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    fn text(&mut self) -> Option<&'b [u8]> {
+        let length = u16::from_le_bytes(self.array()?);
+        self.take(usize::from(length))
+    }
+
+    fn time(&mut self) -> Option<Time> {
+        Some(Time { seconds: i64::from_le_bytes(self.array()?), nanos: u32::from_le_bytes(self.array()?) })
+    }
+
+    fn entry(&mut self) -> Option<Entry<'b>> {
+        let kind = self.array::<1>()?[0];
+        let name = self.text()?;
+        if kind == b'd' {
+            let mut number = || Some(u64::from_le_bytes(self.array()?));
+            let block = Block { at: number()?, length: number()?, entries: number()? };
+            return Some(Entry::Dir { name, block, marker: self.array::<1>()?[0] == 1 });
+        }
+        let size = u64::from_le_bytes(self.array()?);
+        let modified = self.time()?;
+        let tag = String::from_utf8_lossy(self.text()?).into_owned();
+        let attributes = match self.array::<1>()?[0] {
+            0 => None,
+            _ => {
+                let bits = self.array::<1>()?[0];
+                let mtime = if bits & 1 == 0 { None } else { Some(self.time()?) };
+                let mut number = |bit: u8| if bits & bit == 0 { Some(None) } else { Some(Some(u32::from_le_bytes(self.array()?))) };
+                Some(Attributes { mtime, mode: number(2)?, uid: number(4)?, gid: number(8)?, content_type: None })
+            }
+        };
+        Some(Entry::Object { name, object: Object { key: Vec::new(), size, modified, tag, attributes } })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(key: &str, size: u64) -> Object {
+        Object { key: key.into(), size, modified: Time::default(), tag: format!("tag of {key}"), attributes: None }
+    }
+
+    fn spool(keys: &[(&str, u64)]) -> Spool {
+        let mut sorted: Vec<_> = keys.iter().map(|(key, size)| object(key, *size)).collect();
+        sorted.sort_by(|a, b| a.key.cmp(&b.key));
+        let mut builder = Builder::new(b"p/");
+        for object in &sorted {
+            assert!(builder.push(object).is_ok());
+        }
+        builder.finish().ok().expect("in order")
+    }
+
+    /// Every object's key, found by walking the directories.
+    fn walked(spool: &Spool, key: &[u8], found: &mut Vec<String>) {
+        let listing = spool.list(key).expect("a directory");
+        for n in 0..listing.len() {
+            let child = crate::transport::child_key(key, listing.name(n));
+            if listing.item(n).meta.kind == Kind::Dir {
+                if listing.item(n).meta.nlink == 1 {
+                    found.push(format!("p/{}/", String::from_utf8_lossy(&child)));
+                }
+                walked(spool, &child, found);
+            } else {
+                found.push(format!("p/{}", String::from_utf8_lossy(&child)));
+            }
+        }
+    }
+
+    #[test]
+    fn directories_come_from_flat_keys() {
+        let spool =
+            spool(&[("p/a", 1), ("p/a-b", 1), ("p/a/x", 1), ("p/a/y/z", 2), ("p/b/", 0), ("p/c/", 5), ("p//odd", 1), ("p/d//e", 1)]);
+        let listing = spool.list(b"").expect("the root");
+        let names: Vec<String> =
+            (0..listing.len()).map(|n| format!("{:?} {}", listing.item(n).meta.kind, String::from_utf8_lossy(listing.name(n)))).collect();
+        assert_eq!(names, ["File /odd", "File a", "File a-b", "Dir a", "Dir b", "File c/", "Dir d"]);
+        assert!(listing.find(b"a", true).is_some() && listing.find(b"a", false).is_some());
+        assert_eq!(spool.list(b"a/y").expect("twice, and out of turn").len(), 1);
+        assert_eq!(spool.list(b"a/y").expect("twice, and out of turn").len(), 1);
+        assert!(spool.list(b"a/n").is_err());
+        assert_eq!(listing.item(1).target.as_deref(), Some(&b"tag of p/a"[..]));
+    }
+
+    #[test]
+    fn many_keys_go_to_disk_and_come_back() {
+        let keys: Vec<String> = (0..120_000).map(|n| format!("p/{:04}/{n:06}", n / 100)).collect();
+        let spool = spool(&keys.iter().map(|key| (key.as_str(), 1)).collect::<Vec<_>>());
+        assert!(spool.blocks.file.is_some());
+        let mut found = Vec::new();
+        walked(&spool, b"", &mut found);
+        assert!(found == keys);
+    }
+
+    #[test]
+    fn what_is_out_of_order_is_noticed() {
+        let mut builder = Builder::new(b"");
+        assert!(builder.push(&object("b", 1)).is_ok());
+        assert!(builder.push(&object("a", 1)).is_err() && builder.push(&object("b", 1)).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_key_gets_lost(keys in proptest::collection::btree_set("p/[ab./-]{0,6}", 1..20)) {
+            let keys: Vec<(&str, u64)> = keys.iter().map(|key| (key.as_str(), 0)).collect();
+            let mut found = Vec::new();
+            walked(&spool(&keys), b"", &mut found);
+            found.sort();
+            let mut expected: Vec<&str> = keys.iter().map(|(key, _)| *key).filter(|key| *key != "p/").collect();
+            expected.sort_unstable();
+            proptest::prop_assert_eq!(found, expected);
+        }
+
+        #[test]
+        fn attributes_come_back(mtime: Option<(i64, u32)>, mode: Option<u32>, uid: Option<u32>, gid: Option<u32>) {
+            let attributes = Attributes { mtime: mtime.map(|(seconds, nanos)| Time { seconds, nanos }), mode, uid, gid, content_type: None };
+            let mut block = Vec::new();
+            let object = Object { attributes: Some(attributes), key: Vec::new(), ..object("x", 7) };
+            write_object(&mut block, b"x", &object);
+            let Some(Entry::Object { name: b"x", object: read }) = Reader(&block).entry() else { panic!("an object") };
+            proptest::prop_assert_eq!(read, object);
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Local to object store.
+
+use std::io::Read;
+use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::endpoint::CloudEndpoint;
+use super::sums::{Kinds, Summer};
+use super::writer::{CloudWriter, Content, pace};
+use crate::cli::Options;
+use crate::error::{ErrorKind, Result, SyncError};
+use crate::sync::{Control, Dir, Tally};
+use crate::transport::local::{LocalEndpoint, Reader, changed, stat_fd};
+use crate::transport::{Applied, Done, Doomed, Held, Kind, Lane, Meta, Op, Pace, Time, What};
+
+pub struct UploadLane<'r> {
+    from: Reader<'r>,
+    to: CloudWriter<'r>,
+    pace: Pace,
+}
+
+impl std::fmt::Debug for UploadLane<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UploadLane").finish_non_exhaustive()
+    }
+}
+
+impl<'r> UploadLane<'r> {
+    pub fn new(source: &'r LocalEndpoint, dest: &'r CloudEndpoint, options: &Options, control: &'r Control, tally: &'r Tally) -> Self {
+        Self { from: Reader::new(source), to: CloudWriter::new(dest, options, control, tally), pace: pace(options, dest.connections()) }
+    }
+
+    fn upload(&self, dir: &Dir<'_>, op: &mut Op) -> Result<Done> {
+        let made = if op.source.kind == Kind::Symlink {
+            let target = op.target.clone().unwrap_or_default();
+            self.to.send(dir, op, &Text(&target), &self.to.attributes(op))?
+        } else {
+            let fd = self.from.open(dir, op)?;
+            let fail = |errno| SyncError::os(errno, "read", self.from.path(dir, op));
+            let now = stat_fd(fd.as_fd()).map_err(fail)?;
+            if now.kind != Kind::File {
+                return Err(changed(self.from.path(dir, op)));
+            }
+            // What is open now is as good as what was listed.
+            op.source = now;
+            let content = FileContent { fd, meta: now, path: self.from.path(dir, op), tally: self.to.tally };
+            self.to.send(dir, op, &content, &self.to.attributes(op))?
+        };
+        Ok(Done { applied: self.to.outcome(op), made })
+    }
+
+    /// Does the object hold what the file does? Asked of the sums that the store has; without any they count as different.
+    fn same_content(&self, dir: &Dir<'_>, op: &Op) -> Result<bool> {
+        if op.source.kind != Kind::File {
+            return Ok(false);
+        }
+        let Some(head) = self.to.at.head(&self.to.key(dir, op))? else { return Ok(false) };
+        let kinds = head.sums.best();
+        if kinds == Kinds::NONE || head.size != op.source.size {
+            return Ok(false);
+        }
+        let fd = self.from.open(dir, op)?;
+        let content = FileContent { fd, meta: op.source, path: self.from.path(dir, op), tally: self.to.tally };
+        let (mut summer, mut reader) = (Summer::new(kinds), content.open(0..op.source.size)?);
+        let mut piece = vec![0; 256 << 10];
+        loop {
+            if self.to.control.should_stop() {
+                return Err(SyncError::cancelled());
+            }
+            match reader.read(&mut piece).map_err(|error| super::writer::read_error(&error))? {
+                0 => break,
+                n => summer.update(&piece[..n]),
+            }
+        }
+        content.still()?;
+        Ok(summer.finish().agree(&head.sums) == Some(true))
+    }
+
+    fn differs(&self, op: &Op) -> bool {
+        op.dest.is_some_and(|old| self.to.keep.differs(&op.source, &old, 1))
+    }
+}
+
+impl Lane for UploadLane<'_> {
+    fn pace(&self) -> Pace {
+        self.pace
+    }
+
+    fn ask(&self, dir: &Dir<'_>, op: &mut Op) -> Result<()> {
+        self.to.ask(dir, op)
+    }
+
+    fn hold(&self, dir: &Dir<'_>) -> Held {
+        (self.from.dir(dir).ok(), None)
+    }
+
+    fn apply(&self, dir: &Dir<'_>, op: &mut Op) -> Result<Done> {
+        match op.what {
+            What::CopyIfDifferent if self.same_content(dir, op)? => {
+                if !self.differs(op) || !self.to.can_set_attributes() {
+                    return Ok(Applied::Same.into());
+                }
+                self.to.set_attributes(dir, op, &self.to.attributes(op)).map(|made| Done { applied: Applied::Metadata, made })
+            }
+            What::Metadata if self.to.can_set_attributes() => {
+                self.to.set_attributes(dir, op, &self.to.attributes(op)).map(|made| Done { applied: Applied::Metadata, made })
+            }
+            What::Copy | What::CopyIfDifferent | What::Metadata => self.upload(dir, op),
+            What::Attributes | What::Nothing | What::Ask => Ok(Applied::Same.into()),
+        }
+    }
+
+    fn examine(&self, dir: &Dir<'_>, op: &Op) -> Result<Applied> {
+        Ok(match op.what {
+            What::CopyIfDifferent if self.same_content(dir, op)? => {
+                if self.differs(op) && self.to.can_set_attributes() {
+                    Applied::Metadata
+                } else {
+                    Applied::Same
+                }
+            }
+            What::Metadata if self.to.can_set_attributes() => Applied::Metadata,
+            What::Copy | What::CopyIfDifferent | What::Metadata => self.to.outcome(op),
+            What::Attributes | What::Nothing | What::Ask => Applied::Same,
+        })
+    }
+
+    fn refresh(&self, dir: &Dir<'_>, op: &mut Op) -> Result<()> {
+        self.from.refresh(dir, op)
+    }
+
+    fn make_dir(&self, parent: &Dir<'_>, name: &[u8], _: &Meta, replaced: Option<&Meta>) -> Result<()> {
+        self.to.make_dir(parent, name, replaced)
+    }
+
+    fn finish_dir(&self, dir: &Dir<'_>) -> Result<bool> {
+        self.to.finish_dir(dir).map(|()| false)
+    }
+
+    fn examine_dir(&self, _: &Dir<'_>) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn is_linked(&self, _: &Op, _: &[u8]) -> bool {
+        false
+    }
+
+    fn hard_link(&self, _: &Dir<'_>, _: &Op, _: &[u8]) -> Result<Option<Applied>> {
+        Ok(None)
+    }
+
+    fn remove_source(&self, dir: &Dir<'_>, op: &Op) -> Result<()> {
+        self.from.remove(dir, op)
+    }
+
+    fn remove(&self, _: &[u8], doomed: &[Doomed], report: &mut dyn FnMut(&Doomed, Result<()>)) {
+        self.to.remove(doomed, report);
+    }
+
+    fn touch_dir(&self, key: &[u8], _: Time) -> Result<()> {
+        self.to.restore_dir(key)
+    }
+
+    fn clean_up(&self, _: &Dir<'_>, _: &[Box<[u8]>], _: &[Op]) {}
+
+    fn sync_all(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn end(&self) {
+        self.to.end();
+    }
+}
+
+/// What a symbolic link points to, as content.
+struct Text<'t>(&'t [u8]);
+
+impl Content for Text<'_> {
+    fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn open(&self, range: Range<u64>) -> Result<Box<dyn Read + '_>> {
+        Ok(Box::new(&self.0[range.start as usize..range.end as usize]))
+    }
+
+    fn still(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn is_distant(&self) -> bool {
+        false
+    }
+
+    fn mark(&self) -> u64 {
+        0
+    }
+}
+
+/// An open file.
+struct FileContent<'f> {
+    fd: OwnedFd,
+    meta: Meta,
+    path: Vec<u8>,
+    tally: &'f Tally,
+}
+
+impl Content for FileContent<'_> {
+    fn size(&self) -> u64 {
+        self.meta.size
+    }
+
+    fn open(&self, range: Range<u64>) -> Result<Box<dyn Read + '_>> {
+        Ok(Box::new(FileRange { file: self, range }))
+    }
+
+    fn still(&self) -> Result<()> {
+        let now = stat_fd(self.fd.as_fd()).map_err(|errno| SyncError::os(errno, "read", &self.path))?;
+        if now.same_state(&self.meta) { Ok(()) } else { Err(changed(self.path.clone())) }
+    }
+
+    fn is_distant(&self) -> bool {
+        false
+    }
+
+    fn mark(&self) -> u64 {
+        let meta = &self.meta;
+        super::spool::hash(&format!("{} {} {:?} {:?} {}", meta.dev, meta.ino, meta.mtime, meta.ctime, meta.size))
+    }
+}
+
+struct FileRange<'f> {
+    file: &'f FileContent<'f>,
+    range: Range<u64>,
+}
+
+impl Read for FileRange<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let left = self.range.end - self.range.start;
+        let want = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        if want == 0 {
+            return Ok(0);
+        }
+        let fail = |error: SyncError| std::io::Error::other(error);
+        let n = rustix::io::retry_on_intr(|| rustix::io::pread(&self.file.fd, &mut buffer[..want], self.range.start))
+            .map_err(|errno| fail(SyncError::os(errno, "read", &self.file.path)))?;
+        if n == 0 {
+            // It became shorter: what is missing can't be made up.
+            return Err(fail(SyncError { kind: ErrorKind::SourceChanged, ..changed(self.file.path.clone()) }));
+        }
+        self.range.start += n as u64;
+        self.file.tally.bytes_read.fetch_add(n as u64, Relaxed);
+        Ok(n)
+    }
+}

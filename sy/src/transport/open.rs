@@ -1,0 +1,92 @@
+//! Opens locations, and finds the lane between two of them. Here, and nowhere else, kinds of storage are told apart.
+
+use super::access::Access;
+use super::cloud::{CloudEndpoint, DownloadLane, RelayLane, Store, UploadLane};
+use super::local::{LocalEndpoint, LocalLane};
+use super::{Endpoint, Lane};
+use crate::cli::Options;
+use crate::error::{Result, SyncError};
+use crate::path::{Scheme, SyncPath};
+use crate::sync::{Control, Stop, Tally};
+
+/// An open location.
+#[derive(Debug)]
+pub enum Opened {
+    Local(LocalEndpoint),
+    Cloud(CloudEndpoint),
+}
+
+impl Opened {
+    pub fn endpoint(&self) -> &dyn Endpoint {
+        match self {
+            Self::Local(endpoint) => endpoint,
+            Self::Cloud(endpoint) => endpoint,
+        }
+    }
+
+    pub fn local(&self) -> Option<&LocalEndpoint> {
+        match self {
+            Self::Local(endpoint) => Some(endpoint),
+            Self::Cloud(_) => None,
+        }
+    }
+}
+
+/// The store that a location names, if it is in one.
+pub fn store(path: &SyncPath, access: &Access, stop: &Stop) -> Result<Box<dyn Store>> {
+    #[allow(unused_variables, reason = "depends on the features of the build")]
+    let (access, stop) = (access, stop);
+    match &path.scheme {
+        #[cfg(feature = "s3")]
+        Scheme::S3 { bucket } => {
+            let login = access.s3.clone().unwrap_or_default();
+            Ok(Box::new(super::cloud::S3::open(bucket, &login, stop.clone())?))
+        }
+        other => Err(not_here(path, other)),
+    }
+}
+
+/// Why a location can't be opened by this build.
+fn not_here(path: &SyncPath, scheme: &Scheme) -> SyncError {
+    let storage = match scheme {
+        Scheme::Local => "local files as a bucket",
+        Scheme::Ssh { .. } => "SSH hosts",
+        Scheme::S3 { .. } => "S3 buckets (feature s3)",
+        Scheme::Gcs { .. } => "Google Cloud Storage buckets (feature gcs)",
+        Scheme::Azure { .. } => "Azure containers (feature azure)",
+        Scheme::OpenDal { .. } => "OpenDAL services (feature opendal)",
+    };
+    SyncError::unsupported(format!("this build of sypy does not know {storage}"))
+        .at("open", path.to_bytes())
+        .hint("a local name with a colon can be written ./NAME")
+}
+
+/// Refuses what this build can't open, before anything is done.
+pub fn check(path: &SyncPath) -> Result<()> {
+    let known = match &path.scheme {
+        Scheme::Local => true,
+        Scheme::Ssh { .. } => false,
+        Scheme::S3 { .. } => cfg!(feature = "s3"),
+        Scheme::Gcs { .. } => cfg!(feature = "gcs"),
+        Scheme::Azure { .. } => cfg!(feature = "azure"),
+        Scheme::OpenDal { .. } => cfg!(feature = "opendal"),
+    };
+    if known { Ok(()) } else { Err(not_here(path, &path.scheme)) }
+}
+
+/// What carries entries from one to the other.
+pub fn lane<'r>(
+    source: &'r Opened,
+    dest: &'r Opened,
+    options: &Options,
+    precision: u64,
+    control: &'r Control,
+    tally: &'r Tally,
+) -> Result<Box<dyn Lane + 'r>> {
+    Ok(match (source, dest) {
+        (Opened::Local(source), Opened::Local(dest)) => Box::new(LocalLane::new(source, dest, options, precision, control, tally)?),
+        (Opened::Local(source), Opened::Cloud(dest)) => Box::new(UploadLane::new(source, dest, options, control, tally)),
+        (Opened::Cloud(source), Opened::Local(dest)) => Box::new(DownloadLane::new(source, dest, options, precision, control, tally)?),
+        (Opened::Cloud(source), Opened::Cloud(dest)) => Box::new(RelayLane::new(source, dest, options, control, tally)),
+    })
+}

@@ -1,10 +1,13 @@
 """The main job: what stands at the source stands at the destination afterwards."""
 
+import ctypes
+import mmap
 import os
 
 import pytest
 
 import sypy
+from running import run
 from trees import WHEN, Dir, File, Link, assert_same, build, keys, leftovers, rewrite, text
 
 PROJECT = {
@@ -134,9 +137,66 @@ def test_any_number_of_transfers_at_a_time_gives_the_same_tree(src, dst, paralle
 
 
 def test_the_command_line_does_the_same(src, dst, command):
-    from running import run
-
     build(src, PROJECT)
     done = run([*command, f"{src}/", f"{dst}/"])
     assert done.returncode == 0, done.stderr
     assert_same(src, dst)
+
+
+LARGE = 40 << 20
+
+
+def pages_in_memory(fd: int) -> int:
+    size = os.fstat(fd).st_size
+    seen = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
+    with mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE) as mapped:
+        first = ctypes.c_char.from_buffer(mapped)
+        failed = ctypes.CDLL(None).mincore(ctypes.c_void_p(ctypes.addressof(first)), ctypes.c_size_t(size), seen)
+        del first
+    assert not failed
+    return sum(page & 1 for page in seen)
+
+
+@pytest.fixture
+def replaced(src, dst):
+    """A large file that changed since it was copied, and its old copy, open and in memory."""
+    build(src, {"f": os.urandom(LARGE)})
+    sypy.sync(f"{src}/", f"{dst}/")
+    old = os.open(dst / "f", os.O_RDONLY)
+    os.fsync(old)
+    os.posix_fadvise(old, 0, 0, os.POSIX_FADV_DONTNEED)
+    if pages_in_memory(old):
+        pytest.skip("this file system keeps its files in memory")
+    os.pread(old, LARGE, 0)
+    rewrite(src / "f", os.urandom(LARGE), WHEN + 10**9)
+    yield old
+    os.close(old)
+
+
+def test_a_large_file_that_is_replaced_makes_room_in_memory_for_the_new_one(src, dst, replaced):
+    assert pages_in_memory(replaced) > 0
+    sypy.sync(f"{src}/", f"{dst}/")
+    assert_same(src, dst)
+    assert pages_in_memory(replaced) == 0
+
+
+def test_a_large_file_that_is_kept_under_another_name_stays_in_memory(src, dst, replaced):
+    os.link(dst / "f", dst / "other")
+    before = pages_in_memory(replaced)
+    sypy.sync(f"{src}/", f"{dst}/")
+    assert pages_in_memory(replaced) == before
+
+
+def test_a_large_file_that_is_backed_up_stays_in_memory(src, dst, replaced, tmp_path):
+    before = pages_in_memory(replaced)
+    sypy.sync(f"{src}/", f"{dst}/", backup_dir=tmp_path / "backup")
+    assert pages_in_memory(replaced) == before
+
+
+def test_a_small_file_that_is_replaced_costs_no_more_calls(src, dst, sy_binary, strace, tmp_path):
+    build(src, {"f": "new"})
+    build(dst, {"f": "of old"})
+    run([*strace("trace=all", log=tmp_path / "log"), sy_binary, "-a", f"{src}/", f"{dst}/"])
+    calls = (tmp_path / "log").read_text()
+    assert "fadvise64(" not in calls
+    assert calls.count('"f", O_') == 1

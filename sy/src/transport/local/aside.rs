@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::attributes::Keep;
-use super::data::{Copier, Failure};
+use super::data::{Copier, Failure, Target};
 use super::root::{stat_at, stat_fd};
 use super::temp::TempNames;
 use crate::error::{ErrorKind, Result, SyncError};
@@ -183,7 +183,7 @@ fn copy_over(from: BorrowedFd<'_>, key: &[u8], to: BorrowedFd<'_>, as_name: &[u8
                 let output = rustix::fs::openat(to, &*temp, flags, Mode::from_raw_mode(0o600))?;
                 let dev = stat_fd(output.as_fd())?.dev;
                 if meta.size > 0 {
-                    copier.copy(input.as_fd(), &meta, output.as_fd(), dev, 0, control).map_err(|failure| match failure {
+                    copier.copy(input.as_fd(), &meta, &Target::new(output.as_fd()), dev, 0, control).map_err(|failure| match failure {
                         Failure::Read(errno) | Failure::Write(errno) => errno,
                         Failure::Cancelled => Errno::CANCELED,
                     })?;

@@ -1,16 +1,17 @@
 //! Moves the bytes of one file: reflink, then `copy_file_range`, then read and write, as the file systems allow.
 
-use std::cell::RefCell;
-use std::os::fd::BorrowedFd;
+use std::cell::{Cell, RefCell};
+use std::num::NonZero;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use rustix::fs::SeekFrom;
+use rustix::fs::{Advice, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use crate::sync::Control;
-use crate::transport::Meta;
+use crate::transport::{Kind, Meta};
 
 /// Up to this size one read and one write cost less than asking the kernel to copy.
 const SMALL: u64 = 128 << 10;
@@ -20,6 +21,9 @@ const PIECE: u64 = 8 << 20;
 
 /// Before a file of this size is begun, the file system is asked whether it has room.
 const LARGE: u64 = 64 << 20;
+
+/// From this size on it pays to tell the kernel that a file is about to be replaced.
+const REPLACED: u64 = 32 << 20;
 
 thread_local! {
     static BUFFERS: RefCell<(Vec<u8>, Vec<u8>)> = const { RefCell::new((Vec::new(), Vec::new())) };
@@ -34,6 +38,47 @@ pub enum Failure {
 }
 
 type Result<T> = std::result::Result<T, Failure>;
+
+/// A file that is written.
+#[derive(Debug)]
+pub struct Target<'a> {
+    file: BorrowedFd<'a>,
+    old: Option<OwnedFd>,
+    /// How far the writing has come, as far as the kernel was told.
+    told: Cell<u64>,
+}
+
+impl<'a> Target<'a> {
+    pub fn new(file: BorrowedFd<'a>) -> Self {
+        Self { file, old: None, told: Cell::new(0) }
+    }
+
+    /// `file` will take the place of `name` in `dir`, which then is gone.
+    pub fn in_place_of(file: BorrowedFd<'a>, dir: BorrowedFd<'_>, name: &[u8], old: &Meta) -> Self {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let pays = old.kind == Kind::File && old.nlink == 1 && old.size >= REPLACED;
+        Self { old: pays.then(|| rustix::fs::openat(dir, name, flags, Mode::empty()).ok()).flatten(), ..Self::new(file) }
+    }
+
+    /// Called before the bytes from `at` on are written.
+    ///
+    /// What the old file holds there leaves the memory, which the new bytes then take. Otherwise both would be in it up to
+    /// the rename, and memory that was not in use lately is dear: others have to be pushed out of it, or a virtual machine
+    /// has to be given it. Only memory is meant, on disk the old file stays whole.
+    fn make_way(&self, at: u64) {
+        let Some(old) = &self.old else { return };
+        if at >= self.told.get() {
+            let _ = rustix::fs::fadvise(old, at, NonZero::new(PIECE), Advice::DontNeed);
+            self.told.set(at + PIECE);
+        }
+    }
+}
+
+impl AsFd for Target<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file
+    }
+}
 
 /// What a pair of file systems can do for a copy, found out by trying.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,15 +104,7 @@ impl Copier {
 
     /// Copies `source` (as `meta` describes it) to the empty or, up to `from`, already written file `dest`.
     /// Returns the bytes that came; fewer or more than `meta.size` means that the source changed.
-    pub fn copy(
-        &self,
-        source: BorrowedFd<'_>,
-        meta: &Meta,
-        dest: BorrowedFd<'_>,
-        dest_dev: u64,
-        from: u64,
-        control: &Control,
-    ) -> Result<u64> {
+    pub fn copy(&self, source: BorrowedFd<'_>, meta: &Meta, dest: &Target<'_>, dest_dev: u64, from: u64, control: &Control) -> Result<u64> {
         let ways = self.ways(meta.dev, dest_dev);
         let holes = meta.allocated < meta.size;
         if ways.clone && from == 0 && meta.size >= SMALL && (self.sparse || !holes) && self.limiter.is_none() {
@@ -82,7 +119,7 @@ impl Copier {
             }
         }
         if meta.size >= LARGE {
-            check_room(dest, meta.allocated.min(meta.size).saturating_sub(from)).map_err(Failure::Write)?;
+            check_room(dest.as_fd(), meta.allocated.min(meta.size).saturating_sub(from)).map_err(Failure::Write)?;
         }
         if holes && self.sparse && from == 0 {
             return self.copy_sparse(source, meta, dest, ways, control);
@@ -111,7 +148,7 @@ impl Copier {
     }
 
     /// Data segments only; what lies between them stays a hole.
-    fn copy_sparse(&self, source: BorrowedFd<'_>, meta: &Meta, dest: BorrowedFd<'_>, ways: Ways, control: &Control) -> Result<u64> {
+    fn copy_sparse(&self, source: BorrowedFd<'_>, meta: &Meta, dest: &Target<'_>, ways: Ways, control: &Control) -> Result<u64> {
         rustix::fs::ftruncate(dest, meta.size).map_err(Failure::Write)?;
         let mut at = 0;
         while at < meta.size {
@@ -142,9 +179,10 @@ impl Copier {
     }
 
     /// The kernel moves the bytes; returns where it stopped.
-    fn copy_range(&self, source: BorrowedFd<'_>, dest: BorrowedFd<'_>, ways: Ways, from: u64, to: u64, control: &Control) -> Result<u64> {
+    fn copy_range(&self, source: BorrowedFd<'_>, dest: &Target<'_>, ways: Ways, from: u64, to: u64, control: &Control) -> Result<u64> {
         let (mut read_at, mut write_at) = (from, from);
         while read_at < to {
+            dest.make_way(read_at);
             let piece = self.allowance((to - read_at).min(PIECE), control)?;
             match rustix::fs::copy_file_range(source, Some(&mut read_at), dest, Some(&mut write_at), piece as usize) {
                 Ok(0) => return Ok(read_at),
@@ -163,11 +201,12 @@ impl Copier {
         Ok(read_at)
     }
 
-    fn copy_buffered(&self, source: BorrowedFd<'_>, dest: BorrowedFd<'_>, from: u64, to: u64, control: &Control) -> Result<u64> {
+    fn copy_buffered(&self, source: BorrowedFd<'_>, dest: &Target<'_>, from: u64, to: u64, control: &Control) -> Result<u64> {
         BUFFERS.with_borrow_mut(|(buffer, _)| {
             buffer.resize(BUFFER, 0);
             let mut at = from;
             while at < to {
+                dest.make_way(at);
                 let want = self.allowance((to - at).min(BUFFER as u64), control)? as usize;
                 let n = retry(|| rustix::io::pread(source, &mut buffer[..want], at)).map_err(Failure::Read)?;
                 if n == 0 {

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::LocalEndpoint;
 use super::attributes::{Now, same_time};
-use super::data::{Failure, first_difference};
+use super::data::{Failure, Target, first_difference};
 use super::place::{Refusal, is_still};
 use super::reader::{READ, Reader, changed};
 use super::root::{Follow, Root, stat_at, stat_fd};
@@ -105,10 +105,14 @@ impl<'r> LocalLane<'r> {
         if temp.have > from {
             rustix::fs::ftruncate(dest, from).map_err(write_error)?;
         }
+        let target = match replaced_file(op) {
+            Some(old) if !self.to.keeps_replaced() => Target::in_place_of(dest, dest_dir, &op.name, old),
+            _ => Target::new(dest),
+        };
         let end = if meta.size == 0 {
             0
         } else {
-            self.to.copier.copy(source, meta, dest, self.to.dev, from, self.to.control).map_err(failure)?
+            self.to.copier.copy(source, meta, &target, self.to.dev, from, self.to.control).map_err(failure)?
         };
         self.tally.bytes_read.fetch_add(end - from, Relaxed);
         let now = stat_fd(source).map_err(read_error)?;

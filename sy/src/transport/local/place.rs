@@ -63,6 +63,9 @@ pub fn place(dir: impl AsFd, temp: &[u8], name: &[u8], listed: Option<&Meta>) ->
         },
         Some(listed) if !is_still(dir, name, listed)? => Err(Refusal::Changed),
         Some(listed) if listed.kind == Kind::Dir => exchange(dir, temp, name, AtFlags::REMOVEDIR),
+        // To swap the two and unlink the old file would be quicker, but ext4, unless told otherwise, sends a file's data to the
+        // disk before it renames it over another, so that a power failure leaves the old content or the new. After a swap it
+        // could leave an empty file. Where a file system does not do that, only what `durable` has flushed is safe.
         Some(_) => Ok(rustix::fs::renameat(dir, temp, dir, name)?),
     }
 }

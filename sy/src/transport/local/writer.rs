@@ -73,6 +73,11 @@ impl<'r> Writer<'r> {
         })
     }
 
+    /// Does what is replaced go to the backups or the trash?
+    pub fn keeps_replaced(&self) -> bool {
+        self.aside.is_some()
+    }
+
     pub fn dest_dir(&self, dir: &Dir<'_>) -> Result<Arc<OwnedFd>> {
         dir.dest.get_or_open(|| self.root.open_dir(&dir.key)).map_err(|errno| SyncError::os(errno, "write", self.root.path_of(&dir.key)))
     }

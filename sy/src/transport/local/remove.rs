@@ -76,12 +76,18 @@ fn make_writable<E>(dir: BorrowedFd<'_>, call: impl Fn() -> Result<(), E>, denie
     if !first.as_ref().is_err_and(denied) {
         return first;
     }
-    match stat_fd(dir) {
-        Ok(meta) if meta.mode & 0o300 != 0o300 && rustix::fs::fchmod(dir, Mode::from_raw_mode(meta.mode | 0o300)).is_ok() => {
+    match lift(dir) {
+        Some(mode) => {
             let done = call();
-            let _ = rustix::fs::fchmod(dir, Mode::from_raw_mode(meta.mode));
+            let _ = rustix::fs::fchmod(dir, Mode::from_raw_mode(mode));
             done
         }
-        _ => first,
+        None => first,
     }
+}
+
+/// Lets the owner change a directory. Returns the mode that stood in the way; `None` if none did or it is not ours.
+pub fn lift(dir: BorrowedFd<'_>) -> Option<u32> {
+    let mode = stat_fd(dir).ok()?.mode;
+    (mode & 0o300 != 0o300 && rustix::fs::fchmod(dir, Mode::from_raw_mode(mode | 0o300)).is_ok()).then_some(mode)
 }

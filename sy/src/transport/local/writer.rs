@@ -134,11 +134,8 @@ impl<'r> Writer<'r> {
     pub fn writable<T>(&self, dir: &Dir<'_>, dest_dir: BorrowedFd<'_>, call: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
         match call() {
             Err(Errno::ACCESS) if self.keep.permissions => {
-                let meta = stat_fd(dest_dir)?;
-                if meta.mode & 0o300 == 0o300 || rustix::fs::fchmod(dest_dir, Mode::from_raw_mode(meta.mode | 0o300)).is_err() {
-                    return Err(Errno::ACCESS);
-                }
-                let _ = dir.lifted.set(meta.mode);
+                let mode = remove::lift(dest_dir).ok_or(Errno::ACCESS)?;
+                let _ = dir.lifted.set(mode);
                 dir.touch();
                 call()
             }

@@ -6,6 +6,7 @@ import io
 import pytest
 
 import sypy
+from running import run
 from trees import File, build, keys
 
 UNSUPPORTED = [{"compress": True}, {"daemon_auto": True}, {"bidirectional": True}]
@@ -95,3 +96,27 @@ def test_extended_attributes_where_there_are_none(src, mount):
     with pytest.raises(sypy.UnsupportedError, match=r"xattr|extended attribute"):
         sypy.sync(f"{src}/", f"{place}/", preserve_xattrs=True)
     assert keys(place) == set()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--min-size=100", "--max-size=10"],
+        ["--size-only", "--ignore-times"],
+        ["--unsafe-links"],
+        ["--links=follow", "--remove-source-files"],
+        ["--daemon-auto"],
+        ["--delete", "--delete-threshold=1"],
+        ["--delete", "--delete-threshold=100", "--max-delete=0"],
+        ["--backup-dir=."],
+    ],
+    ids=lambda flags: flags[-1],
+)
+def test_the_command_line_names_options_by_what_was_typed(src, dst, command, flags):
+    build(src, {"a": "1"})
+    build(dst, {"b": "2"})
+    done = run([*command, f"{src}/", f"{dst}/", *flags])
+    assert done.returncode not in (0, 2), done.stderr
+    for flag in flags:
+        if flag != "--delete" and "threshold=100" not in flag:
+            assert flag.split("=")[0] in done.stderr

@@ -18,7 +18,7 @@ mod values;
 pub use exit::INTERRUPTED;
 pub use flags::{Show, Spellings};
 pub use generate::Generate;
-pub use options::Options;
+pub use options::{Options, both_names};
 pub use report::summary;
 pub use values::{Conflict, Links, OptionValue, Size, Span, Value};
 

@@ -200,6 +200,15 @@ options! {
 // The `action` values are named in attributes only.
 const _: [clap::ArgAction; 2] = [SetFalse, SetTrue];
 
+/// An option as messages name it: "delete", or "min_size (--min-size)" where the command line spells it in another way.
+pub fn both_names(name: &str) -> String {
+    let command = <Options as clap::Args>::augment_args(clap::Command::new("sy"));
+    match command.get_arguments().find(|arg| arg.get_id() == name).and_then(clap::Arg::get_long) {
+        Some(long) if long != name => format!("{name} (--{long})"),
+        _ => name.to_owned(),
+    }
+}
+
 /// An error that names the nearest known option.
 fn unknown(name: &str) -> SyncError {
     let nearest = Options::NAMES.iter().map(|known| (distance(name, known), known)).min();
@@ -248,6 +257,13 @@ mod tests {
             options.set(name, value).expect("and takes it");
         }
         assert_eq!(options, Options::default());
+    }
+
+    #[test]
+    fn messages_name_an_option_as_it_can_be_typed() {
+        assert_eq!(both_names("min_size"), "min_size (--min-size)");
+        assert_eq!(both_names("preserve_xattrs"), "preserve_xattrs (--xattrs)");
+        assert_eq!(both_names("delete"), "delete");
     }
 
     #[test]

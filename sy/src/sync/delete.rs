@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use super::apply::Work;
 use super::context::Context;
 use super::event::Level;
+use crate::cli::both_names;
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::transport::{Doomed, Kind, Time, split_key};
 
@@ -110,10 +111,10 @@ pub fn judge(cx: &Context<'_>, doomed: u64, dest_entries: u64) -> Result<()> {
     if let Some(most) = options.max_delete
         && doomed > most
     {
-        return refuse(format!("max_delete is {most}"));
+        return refuse(format!("{} is {most}", both_names("max_delete")));
     }
     if u128::from(doomed) * 100 > u128::from(options.delete_threshold) * u128::from(dest_entries) {
-        return refuse(format!("delete_threshold is {} %", options.delete_threshold));
+        return refuse(format!("{} is {} %", both_names("delete_threshold"), options.delete_threshold));
     }
     Ok(())
 }

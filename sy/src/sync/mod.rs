@@ -36,7 +36,7 @@ use pool::{Closer, Pool};
 use preflight::Sides;
 use scan::ReadAhead;
 
-use crate::cli::Options;
+use crate::cli::{Options, both_names};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::filter::{Filter, FilterSpec};
 use crate::path::SyncPath;
@@ -207,7 +207,10 @@ fn carry_out(cx: &Context<'_>, start: plan::Start, filter: &Filter, spared: Vec<
         stopped(cx)?;
         if cx.control.gave_up() {
             // Not everything was looked at, so nothing may be deleted.
-            cx.log(Level::Warning, &format!("stopped after {} failed items (max_errors); nothing was deleted", cx.options.max_errors));
+            cx.log(
+                Level::Warning,
+                &format!("stopped after {} failed items, as {} says; nothing was deleted", cx.options.max_errors, both_names("max_errors")),
+            );
             work.give_up();
             return Ok(());
         }

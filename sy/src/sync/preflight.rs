@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::control::Control;
 use super::plan::Start;
-use crate::cli::{Links, Options};
+use crate::cli::{Links, Options, both_names};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::path::SyncPath;
 use crate::transport::access::{Access, Accesses};
@@ -16,6 +16,9 @@ use crate::transport::cloud::CloudEndpoint;
 use crate::transport::local::{Aside, Follow, LocalEndpoint};
 use crate::transport::open::{self, Opened};
 use crate::transport::{Capabilities, Endpoint, Kind, Listing, Meta};
+
+/// As `both_names` would name it together with its value.
+const FOLLOW: &str = "links=\"follow\" (--links follow)";
 
 /// Both sides, open.
 #[derive(Debug)]
@@ -43,23 +46,26 @@ pub fn check_options(source: &SyncPath, dest: &SyncPath, options: &Options) -> R
         (options.bidirectional, "bidirectional", "this version of sypy syncs one way only"),
         (options.conflict_resolve != Options::default().conflict_resolve, "conflict_resolve", "this version of sypy syncs one way only"),
         (options.trash && !dest.is_local(), "trash", "an object store has no trash; backup_dir (--backup-dir) keeps what is replaced"),
-        (options.links == Links::Follow && !source.is_local(), "links=\"follow\"", "links in an object store lead nowhere"),
+        (options.links == Links::Follow && !source.is_local(), "links", "links in an object store lead nowhere"),
     ] {
         if set {
-            return Err(SyncError::unsupported(format!("{name} can't be honoured: {why}")));
+            return Err(SyncError::unsupported(format!(
+                "{} can't be honoured: {why}",
+                if name == "links" { FOLLOW.to_owned() } else { both_names(name) }
+            )));
         }
     }
     let exclusive = [(options.checksum, "checksum"), (options.size_only, "size_only"), (options.ignore_times, "ignore_times")];
-    let chosen: Vec<&str> = exclusive.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
+    let chosen: Vec<String> = exclusive.iter().filter(|(set, _)| *set).map(|(_, name)| both_names(name)).collect();
     if chosen.len() > 1 {
         return Err(SyncError::config(format!("{} exclude each other", chosen.join(" and "))));
     }
     if options.remove_source_files && options.links == Links::Follow {
-        return Err(SyncError::config("remove_source_files and links=\"follow\" exclude each other")
+        return Err(SyncError::config(format!("{} and {FOLLOW} exclude each other", both_names("remove_source_files")))
             .hint("what a link leads to may be needed under other names, or by others"));
     }
     if options.unsafe_links && options.links != Links::Follow {
-        return Err(SyncError::config("unsafe_links does nothing without links=\"follow\""));
+        return Err(SyncError::config(format!("{} does nothing without {FOLLOW}", both_names("unsafe_links"))));
     }
     if options.bwlimit.is_some_and(|rate| rate.0 == 0) {
         return Err(SyncError::config("bwlimit must be more than 0 bytes per second").hint("leave it out for no limit"));
@@ -68,12 +74,12 @@ pub fn check_options(source: &SyncPath, dest: &SyncPath, options: &Options) -> R
         return Err(SyncError::config("parallel must be 1 or more"));
     }
     if options.delete_threshold > 100 {
-        return Err(SyncError::config("delete_threshold must be a percentage from 0 to 100"));
+        return Err(SyncError::config(format!("{} must be a percentage from 0 to 100", both_names("delete_threshold"))));
     }
     if let (Some(min), Some(max)) = (options.min_size, options.max_size)
         && min > max
     {
-        return Err(SyncError::config("min_size is larger than max_size"));
+        return Err(SyncError::config(format!("{} is larger than {}", both_names("min_size"), both_names("max_size"))));
     }
     Ok(())
 }
@@ -92,7 +98,9 @@ fn fit(options: &mut Options, source: Option<Capabilities>, dest: Capabilities, 
     for ((wanted, name), kept) in wanted.into_iter().zip(kept) {
         if *wanted && !kept {
             if !options.archive {
-                return Err(SyncError::unsupported(format!("the storage can't honour {name}")).at("write to", path.to_bytes()));
+                return Err(
+                    SyncError::unsupported(format!("the storage can't honour {}", both_names(name))).at("write to", path.to_bytes())
+                );
             }
             *wanted = false;
         }
@@ -341,7 +349,9 @@ fn check_backup_dir(options: &Options, source: &LocalEndpoint, one: Option<&[u8]
     let Some(dir) = &options.backup_dir else { return Ok(()) };
     let root = Path::new(OsStr::from_bytes(dest_root));
     let path = PathBuf::from(OsStr::from_bytes(&absolute(&root.join(dir))?));
-    let refuse = |why: &str| Err(SyncError::config(format!("backup_dir {why}")).at("keep backups in", path.as_os_str().as_bytes()));
+    let refuse = |why: &str| {
+        Err(SyncError::config(format!("{} {why}", both_names("backup_dir"))).at("keep backups in", path.as_os_str().as_bytes()))
+    };
     if path.starts_with(source_real) {
         return refuse("lies within the source");
     }

@@ -8,6 +8,7 @@ mod download;
 mod endpoint;
 mod gate;
 mod http;
+mod pages;
 mod relay;
 #[cfg(feature = "s3")]
 mod s3;

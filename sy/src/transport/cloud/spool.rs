@@ -11,7 +11,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, PoisonError};
 
 use super::attributes::Attributes;
-use super::store::{Object, Page, Query, Store};
+use super::pages::pages;
+use super::store::{Object, Page, Store};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::Stop;
 use crate::transport::{Kind, Known, Listing, Meta, Time};
@@ -82,7 +83,7 @@ impl Spool {
             }
         }
         let mut all = Vec::new();
-        pages(store, prefix, stop, |page| {
+        pages(store, prefix, stop, &mut |page| {
             all.extend(page.objects);
             Ok(())
         })
@@ -97,7 +98,7 @@ impl Spool {
 
     fn in_order(store: &dyn Store, prefix: &[u8], stop: &Stop) -> Result<Self, Trouble> {
         let mut builder = Builder::new(prefix);
-        pages(store, prefix, stop, |page| page.objects.iter().try_for_each(|object| builder.push(object)))?;
+        pages(store, prefix, stop, &mut |page| page.objects.iter().try_for_each(|object| builder.push(object)))?;
         builder.finish()
     }
 
@@ -150,7 +151,7 @@ impl Spool {
     }
 }
 
-enum Trouble {
+pub enum Trouble {
     /// Keys are not in the order of their bytes.
     Order,
     Other(SyncError),
@@ -175,21 +176,35 @@ fn spool_error(error: std::io::Error) -> SyncError {
     SyncError::io(&error, "keep a listing in", std::env::temp_dir())
 }
 
-fn pages(store: &dyn Store, prefix: &[u8], stop: &Stop, mut take: impl FnMut(Page) -> Result<(), Trouble>) -> Result<(), Trouble> {
-    let mut next = None;
-    loop {
-        if stop.is_set() {
-            return Err(SyncError::cancelled().into());
+/// Pages of a list that wait for their turn.
+#[derive(Debug, Default)]
+pub struct Kept {
+    blocks: Blocks,
+    pages: Vec<Block>,
+}
+
+impl Kept {
+    pub fn push(&mut self, page: &Page) -> Result<()> {
+        let mut bytes = Vec::new();
+        for object in &page.objects {
+            write_object(&mut bytes, &object.key, object);
         }
-        let mut page = store.list(&Query { prefix, page: next.as_deref(), ..Query::default() })?;
-        let before = std::mem::replace(&mut next, page.next.take());
-        take(page)?;
-        if next.is_none() {
-            return Ok(());
+        let at = self.blocks.push(&bytes).map_err(spool_error)?;
+        self.pages.push(Block { at, length: bytes.len() as u64, entries: page.objects.len() as u64 });
+        Ok(())
+    }
+
+    pub fn each(self, mut take: impl FnMut(Page) -> Result<(), Trouble>) -> Result<(), Trouble> {
+        for block in &self.pages {
+            let bytes = self.blocks.read(*block).map_err(spool_error)?;
+            let mut reader = Reader(&bytes);
+            let mut objects = Vec::with_capacity(block.entries as usize);
+            while let Some(Entry::Object { name, object }) = reader.entry() {
+                objects.push(Object { key: name.to_vec(), ..object });
+            }
+            take(Page { objects, ..Page::default() })?;
         }
-        if next == before {
-            return Err(SyncError::new(ErrorKind::Io, "the service lists the same page again and again").into());
-        }
+        Ok(())
     }
 }
 

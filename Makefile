@@ -16,7 +16,7 @@ export SY_BIN = $(CARGO_TARGET_DIR)/$(PROFILE)/sy
 RELEASE_SY := $(CARGO_TARGET_DIR)/release/sy
 UV := $(BIN)/uv
 
-.PHONY: help env build release demo test test-rust test-python test-slow test-free-threaded bench fmt lint types docs wheel clean
+.PHONY: help env build release demo test test-rust test-python test-slow test-free-threaded bench bench-cloud fmt lint types docs wheel clean
 
 help:
 	@grep -E '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 20
@@ -58,6 +58,10 @@ test-free-threaded: ## the tests that matter there, under a Python without GIL
 
 bench: release ## measure against other tools, side by side
 	PYTHON=$(BIN)/python SYPY_BIN=$(RELEASE_SY) bench/run $(ARGS)
+
+bench-cloud: release ## measure uploads and downloads against other tools, on an S3 server here
+	$(BIN)/python bench cloud-peers
+	PYTHON=$(BIN)/python SYPY_BIN=$(RELEASE_SY) bench/run cloud $(ARGS)
 
 fmt: env ## format
 	cargo fmt

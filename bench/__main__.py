@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cloud
 import peers
 import places
 import report
@@ -58,10 +59,17 @@ def parser() -> argparse.ArgumentParser:
     ref.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
     ref.add_argument("--tools", help="comma list (default: sy)")
 
+    s3 = command("cloud", "uploads and downloads beside other tools, on one S3 server here")
+    s3.add_argument("--data", default="As,Bq", help="comma list (default: %(default)s)")
+    s3.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    s3.add_argument("--delay", type=float, default=0, help="milliseconds that a proxy adds to each answer")
+    s3.add_argument("--tools", help="comma list (default: all that are here)")
+
     table = sub.add_parser("table", help="print the tables, or write them into the README")
     table.add_argument("results", nargs="?", type=Path, default=DEFAULT)
     table.add_argument("--readme", action="store_true", help="write them into bench/README.md")
     command("peers", "install sy-python, and rsync where root may")
+    command("cloud-peers", "install the S3 server, s5cmd, rclone, aws and obstore")
     command("list", "which tools are here")
     fs = sub.add_parser("fs", help="make an ext4 of its own on a loop device; root only")
     fs.add_argument("--size", type=int, default=22, help="GiB (default: %(default)s)")
@@ -81,6 +89,8 @@ def main() -> int:
             "table": lambda: report.show(args.results, args.readme),
             "peers": lambda: peers.install(args.sy),
             "list": lambda: peers.list_tools(args.sy),
+            "cloud-peers": cloud.install,
+            "cloud": lambda: measure_cloud(args),
         }.get(args.command, lambda: measure(args))() or 0
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
@@ -123,6 +133,13 @@ def plan(args: argparse.Namespace) -> Plan:
         limit=args.limit,
         settle=args.settle,
     )
+
+
+def measure_cloud(args: argparse.Namespace) -> int:
+    names = args.tools.split(",") if args.tools else None
+    right = cloud.measure_cloud(args.data.split(","), args.rounds, args.delay / 1000, names, args.out)
+    print(report.render([r for r in read(args.out) if r["kind"] == "cloud"]))
+    return 0 if right else 1
 
 
 def measure(args: argparse.Namespace) -> int:

@@ -42,10 +42,22 @@ def render(records: list[Record]) -> str:
                 title = f"{name}: {shape.text}, {cache} cache"
                 lines += ["", f"### {title}", "", *conditions(records, rows), ""]
                 lines += steps_table(rows)
+    lines += cloud_tables(records)
     for kind, (title, section) in SECTIONS.items():
         if rows := [r for r in records if r["kind"] == kind]:
             lines += ["", f"### {title}", "", *conditions(records, rows), "", *section(rows)]
     return "\n".join(lines).strip() + "\n"
+
+
+def cloud_tables(records: list[Record]) -> list[str]:
+    """Uploads and downloads: a table for each data set, way and delay."""
+    cloud = [r for r in records if r["kind"] == "cloud"]
+    lines: list[str] = []
+    for name, way in dict.fromkeys((r["data"], r["cache"]) for r in cloud):
+        rows = [r for r in cloud if (r["data"], r["cache"]) == (name, way)]
+        title = f"S3, {way}: {name}, {SHAPES[name].text}"
+        lines += ["", f"### {title}", "", *conditions(records, rows), "", *steps_table(rows)]
+    return lines
 
 
 def conditions(records: list[Record], rows: list[Record]) -> list[str]:

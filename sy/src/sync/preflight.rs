@@ -12,7 +12,7 @@ use crate::cli::{Links, Options, both_names};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::path::SyncPath;
 use crate::transport::access::{Access, Accesses};
-use crate::transport::cloud::CloudEndpoint;
+use crate::transport::cloud::{CloudEndpoint, plain_key};
 use crate::transport::local::{Aside, Follow, LocalEndpoint};
 use crate::transport::open::{self, Opened};
 use crate::transport::{Capabilities, Endpoint, Kind, Listing, Meta};
@@ -326,7 +326,7 @@ impl Sides {
     pub fn spared(&self, options: &Options) -> Vec<Vec<u8>> {
         let dest = match &self.dest {
             Some(Opened::Local(dest)) => dest,
-            Some(Opened::Cloud(_)) => return options.backup_dir.iter().map(|dir| dir.as_os_str().as_bytes().to_vec()).collect(),
+            Some(Opened::Cloud(_)) => return options.backup_dir.iter().map(|dir| plain_key(dir)).collect(),
             None => return Vec::new(),
         };
         let root = Path::new(OsStr::from_bytes(dest.real_path()));

@@ -18,10 +18,11 @@ use crate::sync::{Control, Dir, Tally};
 use crate::transport::local::{Limiter, LocalEndpoint, Temp, Writer, check_room, is_ours, stat_at};
 use crate::transport::{Applied, Done, Doomed, Endpoint, Held, Kind, Known, Lane, Meta, Op, Pace, Time, What};
 
-/// Larger objects come in ranges of `RANGE`, several at a time.
+/// Larger objects come in ranges, several at a time.
 const LARGE: u64 = 16 << 20;
-const RANGE: u64 = 8 << 20;
-const RANGES_AT_ONCE: usize = 8;
+/// Small enough to be little to lose when one is cut off, large enough to be few requests.
+const RANGE: std::ops::RangeInclusive<u64> = 8 << 20..=64 << 20;
+const RANGES_AT_ONCE: usize = 4;
 const PIECE: usize = 256 << 10;
 /// A target of a symbolic link is not longer.
 const LONGEST_TARGET: u64 = 4096;
@@ -388,23 +389,31 @@ fn write_at(fd: BorrowedFd<'_>, bytes: &[u8], mut at: u64) -> Result<(), Errno> 
 struct Ranges<'f> {
     fd: BorrowedFd<'f>,
     size: u64,
+    /// Of a range; the last may be shorter.
+    step: u64,
     count: u32,
     there: Mutex<Vec<u8>>,
     kept: bool,
 }
 
 /// What stands before the notes: told by tag and size, so that notes about another content are not believed.
-fn magic(head: &Head) -> [u8; 32] {
-    *blake3::hash(format!("sypy ranges {RANGE} {} {}", head.size, head.tag).as_bytes()).as_bytes()
+fn magic(head: &Head, step: u64) -> [u8; 32] {
+    *blake3::hash(format!("sypy ranges {step} {} {}", head.size, head.tag).as_bytes()).as_bytes()
+}
+
+/// How an object is cut: two ranges for each connection, within bounds.
+fn step(size: u64) -> u64 {
+    (size / (2 * RANGES_AT_ONCE as u64)).clamp(*RANGE.start(), *RANGE.end()).next_multiple_of(1 << 20)
 }
 
 impl<'f> Ranges<'f> {
     /// `kept`: the file outlives an interruption. `have`: bytes that an earlier run left in it.
     fn new(fd: BorrowedFd<'f>, head: &Head, kept: bool, have: u64) -> Result<Self, Errno> {
-        let (size, count) = (head.size, head.size.div_ceil(RANGE) as u32);
+        let (size, step) = (head.size, step(head.size));
+        let count = size.div_ceil(step) as u32;
         let notes = count.div_ceil(8) as usize;
         let mut there = vec![0; notes];
-        let magic = magic(head);
+        let magic = magic(head, step);
         if kept && have == size + (magic.len() + notes) as u64 {
             let mut found = vec![0; magic.len() + notes];
             let n = rustix::io::pread(fd, &mut found, size)?;
@@ -421,11 +430,11 @@ impl<'f> Ranges<'f> {
         } else if !kept {
             rustix::fs::ftruncate(fd, size)?;
         }
-        Ok(Self { fd, size, count, there: Mutex::new(there), kept })
+        Ok(Self { fd, size, step, count, there: Mutex::new(there), kept })
     }
 
     fn range(&self, n: u32) -> Range<u64> {
-        u64::from(n) * RANGE..self.size.min((u64::from(n) + 1) * RANGE)
+        u64::from(n) * self.step..self.size.min((u64::from(n) + 1) * self.step)
     }
 
     fn length(&self, n: u32) -> u64 {
@@ -608,7 +617,7 @@ mod tests {
     fn ranges_that_arrived_are_known_to_the_next_run() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = std::fs::File::options().read(true).write(true).create_new(true).open(dir.path().join("part")).expect("a file");
-        let size = 3 * RANGE + 5;
+        let size = 3 * RANGE.start() + 5;
         let first = Ranges::new(file.as_fd(), &head(size), true, 0).expect("new");
         assert_eq!((first.count, first.length(3)), (4, 5));
         first.note(2).expect("noted");

@@ -176,7 +176,7 @@ impl Http {
             .max_idle_connections(options.pool_max_idle_per_host as usize)
             .max_idle_connections_per_host(options.pool_max_idle_per_host as usize)
             .max_idle_age(Duration::from_secs(options.pool_idle_timeout_secs))
-            .input_buffer_size(64 << 10)
+            .input_buffer_size(256 << 10)
             .output_buffer_size(64 << 10)
             .max_response_header_size(64 << 10);
         config = match &options.proxy_url {

@@ -29,6 +29,7 @@ pub use relay::RelayLane;
 pub use s3::S3;
 pub use store::Store;
 pub use upload::UploadLane;
+pub use writer::plain_key;
 
 /// A tag without the quotation marks that it has in headers, and not always in lists.
 fn bare(tag: &str) -> String {

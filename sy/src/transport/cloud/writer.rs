@@ -80,7 +80,7 @@ impl<'r> CloudWriter<'r> {
         let store = at.store();
         let backup = options.backup_dir.as_ref().map(|dir| {
             let stamp = crate::transport::local::backup_stamp();
-            [dir.as_os_str().as_encoded_bytes().trim_ascii_end(), b"/", stamp.as_bytes(), b"/"].concat()
+            [plain_key(dir).as_slice(), b"/", stamp.as_bytes(), b"/"].concat()
         });
         Self {
             at,
@@ -442,6 +442,11 @@ impl<'r> CloudWriter<'r> {
             None => Ok(want),
         }
     }
+}
+
+/// A relative path as a key: one slash between names, none at the end.
+pub fn plain_key(path: &std::path::Path) -> Vec<u8> {
+    path.components().collect::<std::path::PathBuf>().into_os_string().into_encoded_bytes()
 }
 
 fn nothing() -> Object {

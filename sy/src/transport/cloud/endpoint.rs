@@ -117,7 +117,7 @@ impl Endpoint for CloudEndpoint {
     }
 
     fn identity(&self) -> Vec<u8> {
-        [self.store.realm().as_bytes(), b" ", self.store.name().as_bytes(), b"/", &self.prefix].concat()
+        [self.store.place().as_bytes(), b"/", &self.prefix].concat()
     }
 
     fn root_meta(&self) -> Result<Meta> {

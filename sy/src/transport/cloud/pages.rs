@@ -115,7 +115,7 @@ fn in_ranges(
         work();
     });
     for range in kept {
-        range.into_inner().unwrap_or_else(PoisonError::into_inner)?.each(|page| take(page))?;
+        range.into_inner().unwrap_or_else(PoisonError::into_inner)?.each(&mut *take)?;
     }
     Ok(())
 }

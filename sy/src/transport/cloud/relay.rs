@@ -49,8 +49,12 @@ impl<'r> RelayLane<'r> {
         let tag = op.target.as_deref().filter(|_| op.source.kind == Kind::File).and_then(|tag| std::str::from_utf8(tag).ok());
         if let (true, Some(tag)) = (self.inside, tag) {
             let from = Origin { bucket: self.from.store().bucket(), key: &whole, tag, size: op.source.size };
-            let made = self.to.copy(dir, op, &from)?;
-            return Ok(Done { applied: self.to.outcome(op), made });
+            match self.to.copy(dir, op, &from) {
+                Ok(made) => return Ok(Done { applied: self.to.outcome(op), made }),
+                // The destination's account may not read the source; the source's own may.
+                Err(error) if error.kind == ErrorKind::PermissionDenied => {}
+                Err(error) => return Err(error),
+            }
         }
         let head = self.head(&key)?;
         let content = Object { store: self.from.store(), key: whole, head };

@@ -144,6 +144,11 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// by the service. No secrets.
     fn realm(&self) -> String;
 
+    /// Where the objects are, whoever asks: the same for every account that can reach them.
+    fn place(&self) -> String {
+        format!("{} {}", self.realm(), self.name())
+    }
+
     fn list(&self, query: &Query<'_>) -> Result<Page>;
 
     /// `None` if there is no such object.

@@ -145,7 +145,7 @@ pub fn md5_of(tag: &str) -> Option<[u8; 16]> {
 
 /// A page of a listing.
 pub fn page(body: &[u8], shallow: bool) -> Result<Page> {
-    let encoded = xml::find_before(body, "EncodingType", "Contents").as_deref() == Some("url");
+    let encoded = std::str::from_utf8(body).is_ok_and(|text| text.contains("<EncodingType>url</EncodingType>"));
     let key = |text: &str| if encoded { uri::decode(text) } else { text.as_bytes().to_vec() };
     let mut page = Page::default();
     let (mut object, mut truncated) = (empty(), None);

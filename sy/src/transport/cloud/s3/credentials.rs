@@ -1,7 +1,7 @@
 //! Who signs requests: the config's keys, a function's, or what the search finds. Renewed before they end.
 
 use std::sync::atomic::AtomicI64;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqsign_aws_v4::{Credential, DefaultCredentialProvider};
@@ -22,6 +22,7 @@ const EARLY: Duration = Duration::from_secs(120);
 pub struct Credentials {
     from: From,
     region: String,
+    profile: Option<String>,
     /// Seconds by which the server's clock is ahead of ours, once that matters.
     pub clock: AtomicI64,
     current: Mutex<Option<Current>>,
@@ -72,7 +73,7 @@ impl Credentials {
                 From::Search(Box::new(search.build()), context())
             }
         };
-        Self { from, region: settings.region.clone(), clock: AtomicI64::new(0), current: Mutex::default() }
+        Self { from, region: settings.region.clone(), profile: config.profile.clone(), clock: AtomicI64::new(0), current: Mutex::default() }
     }
 
     /// Signs with what is valid now; does nothing for the anonymous.
@@ -97,15 +98,13 @@ impl Credentials {
         matches!(self.from, From::Function(_) | From::Search(..))
     }
 
-    /// The id in use, to tell accounts apart.
+    /// Tells accounts apart, before they are known.
     pub fn account(&self) -> String {
         match &self.from {
-            From::Nobody => String::new(),
+            From::Nobody => "nobody".to_owned(),
             From::Given(credential) => credential.access_key_id.clone(),
-            _ => {
-                let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-                current.as_ref().map_or_else(String::new, |current| current.credential.access_key_id.clone())
-            }
+            From::Function(refresh) => format!("function {:p}", Arc::as_ptr(refresh)),
+            From::Search(..) => format!("profile {:?}", self.profile),
         }
     }
 

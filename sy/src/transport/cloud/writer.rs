@@ -194,7 +194,13 @@ impl<'r> CloudWriter<'r> {
         };
         let (upload, kept) = match kept {
             Some(kept) => kept,
-            None => (self.store.begin(key, attributes)?, Vec::new()),
+            None => match self.store.begin(key, attributes) {
+                // What stands in for a service may know no parts.
+                Err(error) if error.kind == ErrorKind::Unsupported && size <= self.features.max_put => {
+                    return self.at_once(key, content, attributes, when);
+                }
+                begun => (begun?, Vec::new()),
+            },
         };
         self.uploads.note(key, content.mark(), part_size, &upload);
         let sent = self.send_parts(key, content, part_size, &upload, &kept).and_then(|(parts, sums)| {

@@ -41,7 +41,8 @@ impl Dialect for Gcs {
         let says = |words: &str| message.to_ascii_lowercase().contains(words);
         match (failed.status, code.as_str()) {
             (401, _) if self.credentials.is_anonymous() => Verdict::Never(
-                told(ErrorKind::Authentication, "the service wants to know who asks").hint("give credentials; this is not open to everybody"),
+                told(ErrorKind::Authentication, "the service wants to know who asks")
+                    .hint("give credentials; this is not open to everybody"),
             ),
             (401, _) => {
                 let error = told(ErrorKind::Authentication, "the service does not accept the credentials")
@@ -171,7 +172,8 @@ pub fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 pub fn head_of(headers: &HeaderMap) -> Result<Head> {
     let whole = text(headers, "content-range").and_then(|range| range.rsplit_once('/')).map(|(_, size)| size);
     let encoding = |name| text(headers, name).unwrap_or("identity");
-    if headers.contains_key("x-goog-stored-content-encoding") && encoding("x-goog-stored-content-encoding") != encoding("content-encoding") {
+    if headers.contains_key("x-goog-stored-content-encoding") && encoding("x-goog-stored-content-encoding") != encoding("content-encoding")
+    {
         return Err(odd("other content than it has, unpacked or packed on the way"));
     }
     let mut attributes = Attributes { content_type: text(headers, "content-type").map(str::to_owned), ..Attributes::default() };

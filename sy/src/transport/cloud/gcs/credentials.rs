@@ -5,14 +5,9 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use http::HeaderValue;
-use reqsign_core::time::Timestamp;
-use reqsign_core::{Context, ProvideCredential};
-use reqsign_google::{
-    Credential, ServiceAccountTokenCredentialProvider, StaticCredentialProvider, Token as Loaded, VmMetadataCredentialProvider,
-};
 
 use super::super::GcsConfig;
-use super::super::auth::{context, home, variable};
+use super::search::{Found, exchange, from_fields, from_file, nothing_found, search};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::transport::Time;
 use crate::transport::access::{Login, Refresh};
@@ -47,6 +42,7 @@ struct Token {
     /// Marked as sensitive, so it is not shown.
     header: HeaderValue,
     renew: i64,
+    end: i64,
     number: u64,
     /// In place of one that was refused.
     second: bool,
@@ -75,6 +71,19 @@ impl std::fmt::Debug for From {
     }
 }
 
+impl State {
+    fn take(&mut self, text: &str, end: Option<i64>, now: i64) -> Result<()> {
+        let mut header = HeaderValue::from_str(&format!("Bearer {text}"))
+            .map_err(|_| SyncError::config("the token for Google Cloud Storage has characters that no token has"))?;
+        header.set_sensitive(true);
+        let end = end.unwrap_or(i64::MAX);
+        self.count += 1;
+        let second = std::mem::take(&mut self.refused);
+        self.token = Some(Token { header, renew: end.saturating_sub(EARLY).max(now + SELDOM), end, number: self.count, second });
+        Ok(())
+    }
+}
+
 impl Credentials {
     /// `emulator`: the service is one that was named by the environment, which gets only what was given to it.
     pub fn new(login: &Login<GcsConfig>, emulator: bool) -> Self {
@@ -100,14 +109,12 @@ impl Credentials {
         // Held while one is fetched: others want the same.
         let mut state = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if state.token.as_ref().is_none_or(|token| now >= token.renew) {
-            let (text, end) = self.load()?;
-            let mut header = HeaderValue::from_str(&format!("Bearer {text}"))
-                .map_err(|_| SyncError::config("the token for Google Cloud Storage has characters that no token has"))?;
-            header.set_sensitive(true);
-            let renew = end.map_or(i64::MAX, |end| (end - EARLY).max(now + SELDOM));
-            state.count += 1;
-            let second = std::mem::take(&mut state.refused);
-            state.token = Some(Token { header, renew, number: state.count, second });
+            match (self.load(), &mut state.token) {
+                (Ok((text, end)), _) => state.take(&text, end, now)?,
+                // The one that is there is good for a while; then it is tried again.
+                (Err(_), Some(token)) if now < token.end => token.renew = now + SELDOM,
+                (Err(error), _) => return Err(as_authentication(error)),
+            }
         }
         Ok(state.token.as_ref().map(|token| {
             SENT.set(token.number);
@@ -149,92 +156,24 @@ impl Credentials {
     }
 
     /// A token, and when it ends.
-    fn load(&self) -> Result<(String, Option<i64>)> {
+    fn load(&self) -> Result<Found> {
         match &self.from {
             From::Nobody => Err(nothing_found()),
             From::Given(token) => Ok((token.expose().to_owned(), None)),
             From::Function(refresh) => from_fields(refresh()?),
             From::Text(text) => exchange(text.expose(), "credentials_json"),
             From::File(path) => from_file(path),
-            From::Search => match key_file(variable, home()) {
-                Some(path) => from_file(&path),
-                None => from_machine(),
-            },
+            From::Search => search(),
         }
     }
 }
 
-fn nothing_found() -> SyncError {
-    SyncError::new(ErrorKind::Authentication, "no credentials for Google Cloud Storage were found").hint(
-        "set credentials_file, credentials_json or token of GcsConfig, or GOOGLE_APPLICATION_CREDENTIALS, \
-         or run gcloud auth application-default login; anonymous=True needs none",
-    )
-}
-
-/// The key file that the environment names, or that Google's own tool wrote.
-fn key_file(variable: impl Fn(&str) -> Option<String>, home: Option<PathBuf>) -> Option<PathBuf> {
-    if let Some(path) = variable("GOOGLE_APPLICATION_CREDENTIALS") {
-        // Should it not be there, that is worth an error.
-        return Some(path.into());
+/// A key file that is not there must not be taken for an object that is not there.
+fn as_authentication(error: SyncError) -> SyncError {
+    match error.kind {
+        ErrorKind::Cancelled | ErrorKind::Config => error,
+        _ => SyncError { kind: ErrorKind::Authentication, ..error },
     }
-    let dir = variable("CLOUDSDK_CONFIG").map(PathBuf::from).or_else(|| Some(home?.join(".config/gcloud")))?;
-    Some(dir.join("application_default_credentials.json")).filter(|path| path.exists())
-}
-
-fn from_file(path: &std::path::Path) -> Result<(String, Option<i64>)> {
-    let text = std::fs::read_to_string(path).map_err(|error| SyncError::io(&error, "read the credentials in", path))?;
-    exchange(&text, &path.display().to_string())
-}
-
-/// Makes a token of what a key file holds. `name` is where it came from.
-fn exchange(text: &str, name: &str) -> Result<(String, Option<i64>)> {
-    let fail = |error: reqsign_core::Error| {
-        let why: String = error.to_string().chars().filter(|c| !c.is_control()).take(300).collect();
-        let hint = format!("{name} must hold the JSON key of a service account, a user or an external account that is still valid");
-        SyncError::new(ErrorKind::Authentication, format!("credentials for Google Cloud Storage could not be had: {why}")).hint(hint)
-    };
-    let context = context();
-    let provided = pollster::block_on(StaticCredentialProvider::new(text).provide_credential(&context)).map_err(fail)?;
-    match provided {
-        Some(Credential { token: Some(token), .. }) => Ok(loaded(token)),
-        Some(Credential { service_account: Some(account), .. }) => {
-            let provider = ServiceAccountTokenCredentialProvider::new(account);
-            let provided = pollster::block_on(provider.provide_credential(&context)).map_err(fail)?;
-            provided.and_then(|credential| credential.token).map(loaded).ok_or_else(nothing_found)
-        }
-        _ => Err(nothing_found()),
-    }
-}
-
-/// Machines at Google are told who they are.
-fn from_machine() -> Result<(String, Option<i64>)> {
-    let context: Context = context();
-    let provided = pollster::block_on(VmMetadataCredentialProvider::new().provide_credential(&context));
-    // On other machines there is nobody to ask.
-    provided.ok().flatten().and_then(|credential| credential.token).map(loaded).ok_or_else(nothing_found)
-}
-
-fn loaded(token: Loaded) -> (String, Option<i64>) {
-    (token.access_token, token.expires_at.map(Timestamp::as_second))
-}
-
-fn from_fields(fields: Vec<(String, String)>) -> Result<(String, Option<i64>)> {
-    let (mut token, mut end) = (String::new(), None);
-    for (name, value) in fields {
-        match name.as_str() {
-            "token" => token = value,
-            "expires" => {
-                let time: Timestamp =
-                    value.parse().map_err(|_| SyncError::config("expires of credentials must be a time such as 2030-01-01T00:00:00Z"))?;
-                end = Some(time.as_second());
-            }
-            _ => return Err(SyncError::config(format!("credentials have an unknown field {name:?}"))),
-        }
-    }
-    if token.is_empty() {
-        return Err(SyncError::config("credentials need token"));
-    }
-    Ok((token, end))
 }
 
 #[cfg(test)]
@@ -310,25 +249,32 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_is_asked_before_the_well_known_place() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let config = dir.path().join(".config/gcloud");
-        std::fs::create_dir_all(&config).expect("a directory");
-        let home = || Some(dir.path().to_owned());
-        assert_eq!(key_file(|_| None, home()), None);
-        let known = config.join("application_default_credentials.json");
-        std::fs::write(&known, "{}").expect("a file");
-        assert_eq!(key_file(|_| None, home()), Some(known.clone()));
-        let named = |wanted: &'static str, path: PathBuf| move |name: &str| (name == wanted).then(|| path.display().to_string());
-        assert_eq!(key_file(named("CLOUDSDK_CONFIG", config), None), Some(known));
-        assert_eq!(key_file(named("GOOGLE_APPLICATION_CREDENTIALS", "/none".into()), home()), Some("/none".into()));
+    fn a_missing_key_file_is_no_missing_object() {
+        let credentials =
+            Credentials::new(&login(GcsConfig { credentials_file: Some("/no/such/file".into()), ..GcsConfig::default() }), false);
+        let error = credentials.header().expect_err("no file");
+        assert_eq!(error.kind, ErrorKind::Authentication);
+        assert!(error.to_string().contains("/no/such/file"), "{error}");
     }
 
     #[test]
-    fn what_is_no_key_is_told_without_its_text() {
-        let error = exchange("{\"private_key\": \"hunter2\"}", "credentials_json").expect_err("no key");
-        assert_eq!(error.kind, ErrorKind::Authentication);
-        assert!(!error.to_string().contains("hunter2"), "{error}");
-        assert!(from_fields(vec![("key".into(), "x".into())]).is_err() && from_fields(Vec::new()).is_err());
+    fn a_token_serves_until_its_end_when_no_other_can_be_had() {
+        let calls = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&calls);
+        let refresh: Refresh = Arc::new(move || match counted.fetch_add(1, Relaxed) {
+            0 => Ok(vec![("token".into(), "t1".into())]),
+            _ => Err(SyncError::new(ErrorKind::NotFound, "gone")),
+        });
+        let credentials = Credentials::new(&Login { config: GcsConfig::default(), refresh: Some(refresh) }, false);
+        let due = |end: i64| {
+            let mut state = credentials.current.lock().expect("nobody panicked");
+            let token = state.token.as_mut().expect("a token");
+            (token.renew, token.end) = (0, end);
+        };
+        sent(&credentials);
+        due(i64::MAX);
+        assert_eq!((sent(&credentials), calls.load(Relaxed)), ("Bearer t1".to_owned(), 2));
+        due(0);
+        assert_eq!(credentials.header().expect_err("it has ended").kind, ErrorKind::Authentication);
     }
 }

@@ -6,8 +6,11 @@
 mod answers;
 mod credentials;
 mod frame;
+mod objects;
 mod requests;
+mod search;
 mod settings;
+mod wire;
 
 use std::sync::atomic::AtomicBool;
 

@@ -5,170 +5,40 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 use http::Method;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::super::attributes::{Attributes, TimeStyle};
-use super::super::http::{Answer, Body, Dialect, Failed, Request, Verdict};
+use super::super::http::{Answer, Body, Request};
 use super::super::store::{Content, Features, Head, If, Origin, Page, Part, Query, Store};
 use super::super::sums::{Kinds, Sums, base64};
 use super::super::{bare, uri, xml};
 use super::frame::Frame;
+use super::wire::{UNTYPED, check, condition, hashes, is_missing, no_bucket, part_query, resource};
 use super::{Gcs, answers};
 use crate::error::{ErrorKind, Result, SyncError};
 
 const TIB: u64 = 1 << 40;
 /// Deletions under way for each batch.
 const DELETES_AT_ONCE: usize = 8;
-const UNTYPED: &str = "application/octet-stream";
-
-/// A key that the service has names for.
-fn check(key: &[u8]) -> Result<&str> {
-    let text = std::str::from_utf8(key).map_err(|_| SyncError::unsupported("a key in Google Cloud Storage must be UTF-8"))?;
-    match text {
-        _ if text.is_empty() || text.len() > 1024 => {
-            Err(SyncError::unsupported("a key in Google Cloud Storage has from 1 to 1,024 bytes"))
-        }
-        "." | ".." => Err(SyncError::unsupported("a key in Google Cloud Storage can't be \".\" or \"..\"")),
-        _ if text.contains(['\r', '\n']) => Err(SyncError::unsupported("a key in Google Cloud Storage can't hold line ends")),
-        _ if text.starts_with(".well-known/acme-challenge/") => {
-            Err(SyncError::unsupported("a key in Google Cloud Storage can't begin with .well-known/acme-challenge/"))
-        }
-        _ => Ok(text),
-    }
-}
-
-/// The condition of a write as a part of a query.
-fn condition(when: If<'_>) -> String {
-    match when {
-        If::Always => String::new(),
-        If::Absent => "&ifGenerationMatch=0".to_owned(),
-        If::Tag(tag) => format!("&ifGenerationMatch={}", uri::encode_value(tag.as_bytes())),
-    }
-}
-
-fn hashes(sums: &Sums) -> Option<String> {
-    let crc32c = sums.crc32c.map(|sum| format!("crc32c={}", base64(&sum.to_be_bytes())));
-    let md5 = sums.md5.map(|sum| format!("md5={}", base64(&sum)));
-    let all: Vec<String> = crc32c.into_iter().chain(md5).collect();
-    (!all.is_empty()).then(|| all.join(","))
-}
-
-/// An object's metadata in the JSON API.
-fn resource(attributes: &Attributes) -> Map<String, Value> {
-    let metadata: Map<String, Value> =
-        attributes.pairs(TimeStyle::Rfc3339).into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
-    let mut resource = Map::new();
-    resource.insert("metadata".to_owned(), metadata.into());
-    if let Some(kind) = &attributes.content_type {
-        resource.insert("contentType".to_owned(), kind.as_str().into());
-    }
-    resource
-}
-
-fn part_query(number: u32, upload: &str) -> String {
-    format!("partNumber={number}&uploadId={}", uri::encode_value(upload.as_bytes()))
-}
-
-/// Only objects are meant; that there is no bucket is an error for everybody.
-fn is_missing(error: &SyncError) -> bool {
-    error.kind == ErrorKind::NotFound && error.hint.is_none()
-}
 
 impl Gcs {
-    fn send(&self, request: &Request<'_>) -> Result<Answer> {
+    pub(super) fn send(&self, request: &Request<'_>) -> Result<Answer> {
         self.http.send(self, request)
     }
 
-    fn text(&self, request: &Request<'_>) -> Result<Vec<u8>> {
+    pub(super) fn text(&self, request: &Request<'_>) -> Result<Vec<u8>> {
         self.http.text(self.send(request)?)
     }
 
-    fn json(&self, request: &Request<'_>) -> Result<Value> {
+    pub(super) fn json(&self, request: &Request<'_>) -> Result<Value> {
         answers::json(&self.text(request)?)
     }
 
     /// A request to the XML API.
-    fn xml<'b>(&self, method: Method, key: &[u8], query: &str) -> Result<Request<'b>> {
+    pub(super) fn xml<'b>(&self, method: Method, key: &[u8], query: &str) -> Result<Request<'b>> {
         check(key)?;
         let mark = if query.is_empty() { "" } else { "?" };
         Ok(Request::new(method, format!("{}{mark}{query}", self.settings.content(key))))
-    }
-
-    /// A write that was sent twice may meet itself: is what is there what was sent?
-    fn is_ours(&self, key: &[u8], size: u64, sums: &Sums) -> Option<String> {
-        let head = Store::head(self, key).ok()??;
-        (head.size == size && head.sums.agree(sums) == Some(true)).then_some(head.tag)
-    }
-
-    /// Changes the metadata of an object where it stands. Names that are not ours stay.
-    fn patch(&self, key: &[u8], tag: &str, attributes: &Attributes) -> Result<String> {
-        let mut resource = resource(attributes);
-        if let Some(metadata) = resource.get_mut("metadata").and_then(Value::as_object_mut) {
-            for name in ["mtime", "mode", "uid", "gid", answers::GSUTIL_MTIME] {
-                metadata.entry(name).or_insert(Value::Null);
-            }
-        }
-        let query = if tag.is_empty() { String::new() } else { condition(If::Tag(tag)) };
-        let body = Value::from(resource).to_string();
-        let request = Request::new(Method::PATCH, format!("{}?fields=generation{query}", self.settings.object(key)))
-            .header("content-type", "application/json")
-            .body(Body::Bytes(body.as_bytes()));
-        answers::generation(&self.json(&request)?)
-    }
-
-    fn delete_one(&self, key: &[u8]) -> Result<()> {
-        check(key)?;
-        match self.send(&Request::new(Method::DELETE, self.settings.object(key))) {
-            Err(error) if is_missing(&error) => Ok(()),
-            other => other.map(drop),
-        }
-    }
-
-    /// Uploads in parts know no conditions: all that can be done is to look just before the end.
-    fn still(&self, key: &[u8], when: If<'_>) -> Result<()> {
-        let expected = match when {
-            If::Always => return Ok(()),
-            If::Absent => None,
-            If::Tag(tag) => Some(tag),
-        };
-        let there = Store::head(self, key)?.map(|head| head.tag);
-        if there.as_deref() == expected {
-            return Ok(());
-        }
-        Err(SyncError::new(ErrorKind::Conflict, "it changed since it was listed").hint("nothing was overwritten; the next run will look again"))
-    }
-
-    /// What an upload in parts became: its tag, if it is what was sent.
-    fn completed(&self, key: &[u8], answer: Answer, size: u64, sums: &Sums) -> Result<String> {
-        let told = answers::sums(&answer.headers);
-        let tag = answer.header("x-goog-generation").map(str::to_owned);
-        let body = self.http.text(answer)?;
-        if xml::find(&body, "ETag").is_none() {
-            // The answer began before it was known how it would end.
-            return match self.judge(&Failed { status: 500, headers: http::HeaderMap::new(), body }) {
-                Verdict::Later(error) | Verdict::Now(error) => Err(error.retryable()),
-                Verdict::Never(error) => Err(error),
-            };
-        }
-        let (tag, there, certain) = match (tag, told.crc32c) {
-            (Some(tag), Some(_)) => (tag, told, true),
-            _ => match Store::head(self, key)? {
-                Some(head) if head.size == size => {
-                    let certain = told.crc32c.is_some() && told.crc32c == head.sums.crc32c;
-                    (head.tag, head.sums, certain)
-                }
-                // Somebody was faster.
-                _ => return Ok(String::new()),
-            },
-        };
-        if there.agree(sums) != Some(false) {
-            return Ok(tag);
-        }
-        if certain {
-            // It would look like what was sent.
-            let _ = self.send(&Request::new(Method::DELETE, format!("{}?{}", self.settings.object(key), &condition(If::Tag(&tag))[1..])));
-        }
-        Err(SyncError::new(ErrorKind::Verification, "what the store has is not what was sent").retryable())
     }
 }
 
@@ -221,11 +91,7 @@ impl Store for Gcs {
         if let Some(most) = query.most {
             let _ = write!(url, "&maxResults={most}");
         }
-        let body = self.text(&Request::new(Method::GET, url)).map_err(|error| match error.kind {
-            // Whatever the words are, nothing else can be missing here.
-            ErrorKind::NotFound if error.hint.is_none() => error.hint("there is no such bucket; check its name and the endpoint"),
-            _ => error,
-        })?;
+        let body = self.text(&Request::new(Method::GET, url)).map_err(no_bucket)?;
         let mut page = answers::page(&body)?;
         // The service begins with that key itself.
         page.objects.retain(|object| query.after != Some(&object.key));
@@ -270,14 +136,11 @@ impl Store for Gcs {
         let kind = attributes.content_type.as_deref().unwrap_or(UNTYPED);
         let frame = Frame::new(&resource.into(), kind, body);
         let url = format!("{}?uploadType=multipart&fields=generation{}", self.settings.upload(), condition(when));
-        let request =
-            Request::new(Method::POST, url).header("content-type", frame.content_type.as_str()).body(Body::Stream(&frame));
+        let request = Request::new(Method::POST, url).header("content-type", frame.content_type.as_str()).body(Body::Stream(&frame));
         match self.json(&request) {
             Ok(resource) => answers::generation(&resource),
             Err(error) if error.kind == ErrorKind::Conflict => self.is_ours(key, body.len(), sums).ok_or(error),
-            // Nothing can be missing but the bucket.
-            Err(error) if is_missing(&error) => Err(error.hint("there is no such bucket; check its name and the endpoint")),
-            Err(error) => Err(error),
+            Err(error) => Err(no_bucket(error)),
         }
     }
 
@@ -286,8 +149,10 @@ impl Store for Gcs {
         if let (Some(attributes), true) = (attributes, from.bucket == self.bucket && from.key == key) {
             return self.patch(key, from.tag, attributes);
         }
-        let source = format!("{}/storage/v1/b/{}/o/{}", self.settings.base, uri::encode_value(from.bucket.as_bytes()), uri::encode_value(from.key));
-        let generation = if from.tag.is_empty() { String::new() } else { format!("&sourceGeneration={}", uri::encode_value(from.tag.as_bytes())) };
+        let source =
+            format!("{}/storage/v1/b/{}/o/{}", self.settings.base, uri::encode_value(from.bucket.as_bytes()), uri::encode_value(from.key));
+        let generation =
+            if from.tag.is_empty() { String::new() } else { format!("&sourceGeneration={}", uri::encode_value(from.tag.as_bytes())) };
         let body = attributes.map(|attributes| Value::from(resource(attributes)).to_string());
         let mut token = String::new();
         loop {
@@ -337,9 +202,8 @@ impl Store for Gcs {
     }
 
     fn begin(&self, key: &[u8], attributes: &Attributes) -> Result<String> {
-        let mut request = self
-            .xml(Method::POST, key, "uploads")?
-            .header("content-type", attributes.content_type.as_deref().unwrap_or(UNTYPED));
+        let mut request =
+            self.xml(Method::POST, key, "uploads")?.header("content-type", attributes.content_type.as_deref().unwrap_or(UNTYPED));
         for (name, value) in attributes.pairs(TimeStyle::Rfc3339) {
             request.named.push((format!("x-goog-meta-{name}"), value));
         }
@@ -413,43 +277,5 @@ impl Store for Gcs {
 
     fn requests(&self) -> u64 {
         self.http.requests.load(Relaxed)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::transport::Time;
-
-    #[test]
-    fn keys_that_the_service_can_not_have_are_refused() {
-        let long = vec![b'a'; 1025];
-        for key in [&b""[..], b".", b"..", b"a\nb", b"a\r", b"\xff", b".well-known/acme-challenge/x", &long] {
-            assert_eq!(check(key).expect_err("refused").kind, ErrorKind::Unsupported);
-        }
-        for key in [&b"a//b"[..], b"../x", b"./x", b"/x", b"a\tb", b"#[*?]", &long[..1024]] {
-            assert!(check(key).is_ok());
-        }
-    }
-
-    #[test]
-    fn conditions_and_sums_as_they_are_sent() {
-        assert_eq!((condition(If::Always).as_str(), condition(If::Absent).as_str()), ("", "&ifGenerationMatch=0"));
-        assert_eq!(condition(If::Tag("17")), "&ifGenerationMatch=17");
-        let sums = super::super::super::sums::of(b"123456789", Kinds { md5: true, ..Kinds::CRC32C });
-        assert_eq!(hashes(&sums).as_deref(), Some("crc32c=4waSgw==,md5=JfnnlDI7RTiF9RgfG2JNCw=="));
-        assert_eq!(hashes(&Sums::default()), None);
-    }
-
-    #[test]
-    fn metadata_goes_under_the_names_that_others_use() {
-        let mtime = Time { seconds: 1_617_196_800, nanos: 5 };
-        let attributes =
-            Attributes { mtime: Some(mtime), mode: Some(0o100_644), content_type: Some("text/plain".into()), ..Attributes::default() };
-        let expected = json!({"contentType": "text/plain", "metadata": {"mode": "33188", "mtime": "2021-03-31T13:20:00.000000005Z"}});
-        assert_eq!(Value::from(resource(&attributes)), expected);
-        assert_eq!(Value::from(resource(&Attributes::default())), json!({"metadata": {}}));
     }
 }

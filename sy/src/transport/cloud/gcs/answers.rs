@@ -51,7 +51,7 @@ impl Dialect for Gcs {
             }
             (_, "UserProjectMissing") | (400, _) if code == "UserProjectMissing" || says("requester pays bucket") => {
                 let error = told(ErrorKind::PermissionDenied, "who asks this bucket has to pay")
-                    .hint("set project_id of GcsConfig (--project-id) to the project that pays");
+                    .hint("set project_id of GcsConfig to the project that pays");
                 let begun = self.settings.project.is_some() && !self.payer.swap(true, Relaxed);
                 if begun { Verdict::Now(error) } else { Verdict::Never(error) }
             }

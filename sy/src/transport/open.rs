@@ -42,6 +42,11 @@ pub fn store(path: &SyncPath, access: &Access, stop: &Stop) -> Result<Box<dyn St
             let login = access.s3.clone().unwrap_or_default();
             Ok(Box::new(super::cloud::S3::open(bucket, &login, stop.clone())?))
         }
+        #[cfg(feature = "gcs")]
+        Scheme::Gcs { bucket } => {
+            let login = access.gcs.clone().unwrap_or_default();
+            Ok(Box::new(super::cloud::Gcs::open(bucket, &login, stop.clone())?))
+        }
         other => Err(not_here(path, other)),
     }
 }

@@ -7,6 +7,8 @@ mod config;
 mod download;
 mod endpoint;
 mod gate;
+#[cfg(feature = "gcs")]
+mod gcs;
 mod http;
 mod pages;
 mod relay;
@@ -24,6 +26,8 @@ pub use client::CloudClientOptions;
 pub use config::{AzureConfig, BucketStyle, GcsConfig, S3Config};
 pub use download::DownloadLane;
 pub use endpoint::CloudEndpoint;
+#[cfg(feature = "gcs")]
+pub use gcs::Gcs;
 pub use relay::RelayLane;
 #[cfg(feature = "s3")]
 pub use s3::S3;

@@ -121,7 +121,10 @@ impl Spool {
                 }
                 Entry::Object { name, object } => {
                     let tag = object.tag.clone().into_bytes().into_boxed_slice();
-                    listing.push(name, meta_of(&object), Some(tag));
+                    let mut meta = meta_of(&object);
+                    // Where a link leads is its content, and no listing has that.
+                    meta.known.all &= meta.kind != Kind::Symlink;
+                    listing.push(name, meta, Some(tag));
                 }
             }
         }

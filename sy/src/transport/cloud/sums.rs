@@ -20,6 +20,16 @@ impl Kinds {
     pub const CRC32C: Self = Self { crc32c: true, ..Self::NONE };
     pub const MD5: Self = Self { md5: true, ..Self::NONE };
 
+    /// These, and those as well.
+    pub fn and(self, more: Self) -> Self {
+        Self {
+            crc64: self.crc64 || more.crc64,
+            crc32c: self.crc32c || more.crc32c,
+            crc32: self.crc32 || more.crc32,
+            md5: self.md5 || more.md5,
+        }
+    }
+
     /// Whether sums of parts make the sum of the whole.
     pub fn combine(self) -> bool {
         !self.md5

@@ -194,7 +194,13 @@ impl<'r> CloudWriter<'r> {
         };
         let (upload, kept) = match kept {
             Some(kept) => kept,
-            None => (self.store.begin(key, attributes)?, Vec::new()),
+            None => match self.store.begin(key, attributes) {
+                // What stands in for a service may know no parts.
+                Err(error) if error.kind == ErrorKind::Unsupported && size <= self.features.max_put => {
+                    return self.at_once(key, content, attributes, when);
+                }
+                begun => (begun?, Vec::new()),
+            },
         };
         self.uploads.note(key, content.mark(), part_size, &upload);
         let sent = self.send_parts(key, content, part_size, &upload, &kept).and_then(|(parts, sums)| {
@@ -268,10 +274,12 @@ impl<'r> CloudWriter<'r> {
         if self.control.should_stop() {
             return Err(SyncError::cancelled());
         }
+        let old = kept.iter().find(|part| part.number == number && part.size == range.end - range.start);
+        // A part that is there is known by whichever sum the store tells of it.
+        let kinds = old.map_or(kinds, |old| kinds.and(old.sums.best()));
         let there = |sums: &Sums| {
-            let old = kept.iter().find(|part| part.number == number)?;
-            let same = old.size == range.end - range.start && old.sums.agree(sums) == Some(true);
-            same.then(|| Part { sums: *sums, ..old.clone() })
+            let old = old.filter(|old| old.sums.agree(sums) == Some(true))?;
+            Some(Part { sums: *sums, ..old.clone() })
         };
         if content.is_distant() {
             let (bytes, sums) = self.in_memory(content, range.clone(), kinds)?;
@@ -313,11 +321,15 @@ impl<'r> CloudWriter<'r> {
     pub fn set_attributes(&self, dir: &Dir<'_>, op: &Op, attributes: &Attributes) -> Result<Option<Meta>> {
         let key = self.key(dir, op);
         let fail = |error| self.at.at(error, "set the metadata of", &key);
-        let (Some(old), Some(tag)) = (&op.dest, op.dest_target.as_deref().and_then(|tag| std::str::from_utf8(tag).ok())) else {
-            return Ok(None);
+        let Some(old) = &op.dest else { return Ok(None) };
+        // Of a link it is known where it leads, but not the tag.
+        let tag = match &op.dest_target {
+            Some(tag) if old.kind == Kind::File => std::str::from_utf8(tag).ok().map(str::to_owned),
+            _ => self.at.head(&key)?.map(|head| head.tag),
         };
+        let Some(tag) = tag else { return Ok(None) };
         let whole = self.at.key_of(&key);
-        let from = Origin { bucket: self.store.bucket(), key: &whole, tag, size: old.size };
+        let from = Origin { bucket: self.store.bucket(), key: &whole, tag: &tag, size: old.size };
         let tag = self.store.copy(&from, &whole, Some(attributes), If::Always).map_err(fail)?;
         Ok(made(&tag, old.size))
     }

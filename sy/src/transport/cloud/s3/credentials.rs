@@ -116,7 +116,11 @@ impl Credentials {
         match &self.from {
             From::Nobody => Err(none()),
             From::Given(credential) => Ok(credential.clone()),
-            From::Function(refresh) => from_fields(refresh()?),
+            // What the function could not find is no object that is not there.
+            From::Function(refresh) => from_fields(refresh().map_err(|error| match error.kind {
+                ErrorKind::NotFound => SyncError { kind: ErrorKind::Authentication, ..error },
+                _ => error,
+            })?),
             From::Search(provider, context) => match pollster::block_on(provider.provide_credential(context)) {
                 Ok(Some(credential)) => Ok(credential),
                 Ok(None) => Err(none()),

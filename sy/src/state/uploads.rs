@@ -51,6 +51,8 @@ impl Uploads {
     pub fn forget(&self, key: &[u8]) {
         if let Some(dir) = &self.dir {
             let _ = std::fs::remove_file(dir.join(Self::name(key)));
+            // Only the last one leaves an empty folder behind.
+            let _ = std::fs::remove_dir(dir);
         }
     }
 

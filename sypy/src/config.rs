@@ -316,7 +316,7 @@ config_class! {
         /// >>> S3Config.from_boto3(Credentials(), region="eu-west-1")
         /// S3Config(region='eu-west-1', credentials=<function>)
         #[staticmethod]
-        #[pyo3(signature = (session, **fields))]
+        #[pyo3(signature = (session, /, **fields))]
         fn from_boto3<'py>(session: &Bound<'py, PyAny>, fields: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
             session.py().import("sypy._credentials")?.call_method("from_boto3", (session,), fields)
         }
@@ -343,7 +343,7 @@ config_class! {
         /// >>> GcsConfig.from_google_auth(Credentials())
         /// GcsConfig(credentials=<function>)
         #[staticmethod]
-        #[pyo3(signature = (credentials, **fields))]
+        #[pyo3(signature = (credentials, /, **fields))]
         fn from_google_auth<'py>(credentials: &Bound<'py, PyAny>, fields: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
             credentials.py().import("sypy._credentials")?.call_method("from_google_auth", (credentials,), fields)
         }

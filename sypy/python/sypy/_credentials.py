@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from importlib import import_module
 
 from ._errors import AuthenticationError
 from ._sypy import GcsConfig, S3Config
@@ -35,7 +36,7 @@ class _Boto(_Function):
         }
 
 
-def from_boto3(session: Any, **fields: Any) -> S3Config:
+def from_boto3(session: Any, /, **fields: Any) -> S3Config:
     """Make what `S3Config.from_boto3` describes.
 
     >>> class Frozen:
@@ -54,7 +55,11 @@ def from_boto3(session: Any, **fields: Any) -> S3Config:
     credentials = session.get_credentials()
     if credentials is None:
         raise AuthenticationError("the session has no credentials", hint="S3Config(anonymous=True) needs none")
-    own = {"credentials": _Boto(credentials), "region": session.get_config_variable("region"), "endpoint": _url(session)}
+    own = {
+        "credentials": _Boto(credentials),
+        "region": session.get_config_variable("region"),
+        "endpoint": _url(session),
+    }
     return S3Config(**{**own, **fields})
 
 
@@ -63,10 +68,10 @@ def _url(session: Any) -> str | None:
     if session.get_config_variable("ignore_configured_endpoint_urls"):
         return None
     try:
-        from botocore.configprovider import ConfiguredEndpointProvider
+        module = import_module("botocore.configprovider")
     except ImportError:
         return None
-    provider = ConfiguredEndpointProvider(
+    provider = module.ConfiguredEndpointProvider(
         full_config=session.full_config, scoped_config=session.get_scoped_config(), client_name="s3"
     )
     url: str | None = provider.provide()
@@ -96,16 +101,13 @@ def _ends_soon(credentials: Any) -> bool:
 def _google_request() -> Any:
     """Return what google.auth sends its requests by, of what is installed."""
     try:
-        from google.auth.transport.requests import Request
+        return import_module("google.auth.transport.requests").Request()
     except ImportError:
-        import urllib3
-        from google.auth.transport.urllib3 import Request as Urllib3Request
-
-        return Urllib3Request(urllib3.PoolManager())
-    return Request()
+        pool = import_module("urllib3").PoolManager()
+        return import_module("google.auth.transport.urllib3").Request(pool)
 
 
-def from_google_auth(credentials: Any, **fields: Any) -> GcsConfig:
+def from_google_auth(credentials: Any, /, **fields: Any) -> GcsConfig:
     """Make what `GcsConfig.from_google_auth` describes.
 
     >>> class Credentials:

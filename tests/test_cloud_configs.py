@@ -244,7 +244,7 @@ class TestFunctions:
 
     @pytest.mark.parametrize("cls", [sypy.S3Config, sypy.GcsConfig, sypy.AzureConfig])
     def test_configs_with_one_are_values_too(self, cls):
-        config, other = cls(credentials=top_level), cls(credentials=dict)
+        config, other = cls(credentials=top_level), cls(credentials=lambda: {"token": "t"})
         assert config == cls(credentials=top_level) != other
         assert hash(config) == hash(cls(credentials=top_level))
         assert repr(config) == f"{cls.__name__}(credentials=<function>)"

@@ -91,7 +91,7 @@ class TestLocal:
     )
     def test_options_that_make_no_sense_are_errors(self, tree, options):
         for function in (sypy.ls, sypy.ls_iter):
-            with pytest.raises(ValueError, match="max_depth|exclude"):
+            with pytest.raises(ValueError, match=r"max_depth|exclude"):
                 function(tree, **options)
 
     def test_names_of_any_bytes(self, src):

@@ -4,9 +4,13 @@ use super::*;
 
 fn parsed(args: &[&str]) -> Result<Line, Early> {
     let argv: Vec<OsString> = ["/usr/bin/sy"].iter().chain(args).map(OsString::from).collect();
-    match parse(&argv)? {
+    run_of(&argv)
+}
+
+fn run_of(argv: &[OsString]) -> Result<Line, Early> {
+    match parse(argv)? {
         Asked::Sync(line) => Ok(*line),
-        Asked::List(listing) => panic!("a run: {listing:?}"),
+        Asked::List(listing) => panic!("no run: {listing:?}"),
     }
 }
 
@@ -149,7 +153,7 @@ fn refusals_are_usage_errors_without_raw_escapes() {
 #[test]
 fn names_need_not_be_utf_8() {
     let argv = [&b"sy"[..], b"a\xff", b"--exclude=\xfe", b"b"].map(|arg| OsString::from_vec(arg.to_vec()));
-    let line = parse(&argv).expect("valid");
+    let line = run_of(&argv).expect("valid");
     assert_eq!(line.source.path, b"a\xff");
     assert_eq!(line.options.filter[0].as_bytes(), b"- \xfe");
 }

@@ -174,3 +174,32 @@ fn pages(store: &dyn Store, prefix: &[u8], shallow: bool, stop: &Stop, take: &mu
 fn not_asked_for() -> SyncError {
     SyncError::new(ErrorKind::Io, "the service listed a key that was not asked for")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(keys: &[&str]) -> Vec<String> {
+        let (mut path, mut all) = (Path::default(), Vec::new());
+        for key in keys {
+            let (dirs, rest) = components(key.as_bytes(), 0);
+            path.enter(key.as_bytes(), &dirs, rest.is_empty(), &mut |seen| {
+                if let Seen::Entry(key, _) = seen {
+                    all.push(String::from_utf8(key).expect("text"));
+                }
+            });
+        }
+        all
+    }
+
+    #[test]
+    fn a_directory_is_told_before_what_is_in_it_and_once() {
+        assert_eq!(told(&["a", "a/b/c", "a/b/d", "a/e", "a0/f", "b/", "b/c/"]), ["a", "a/b", "a0", "b", "b/c"]);
+        assert_eq!(told(&["a//b", "a/c/d", "//x"]), ["a", "a/c"]);
+    }
+
+    #[test]
+    fn a_directory_is_told_once_also_out_of_order() {
+        assert_eq!(told(&["b/x", "a/x", "b/y", "a/y", "b/c/z"]), ["b", "a", "b/c"]);
+    }
+}

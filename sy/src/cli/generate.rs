@@ -23,6 +23,17 @@ const NOTES: &[(&str, &str)] = &[
          inside the destination. A name that looks like a URL or begins with a dash can be written ./NAME.",
     ),
     (
+        "Listings",
+        "ls LOCATION, with ls as the first word, prints what is at a location, with -r also what is below, with -l sizes in bytes and \
+         times; ls --help tells all. A directory of that name can be written ./ls.",
+    ),
+    (
+        "Credentials",
+        "Keys of object stores come from the profile (--profile), the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, \
+         GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_KEY and their like) or the machine. No flag takes a secret, since others can read \
+         a command line.",
+    ),
+    (
         "As in rsync",
         "-r, -l, -t, -p and -S ask for what is done anyway; they take back an earlier --no-times and the like. --no-OPTION takes back \
          an earlier flag, also a part of -a: -a --no-owner, -a --no-H. --filter, --include and --exclude form one list in the order \

@@ -4,7 +4,14 @@ use super::*;
 
 fn parsed(args: &[&str]) -> Result<Line, Early> {
     let argv: Vec<OsString> = ["/usr/bin/sy"].iter().chain(args).map(OsString::from).collect();
-    parse(&argv)
+    run_of(&argv)
+}
+
+fn run_of(argv: &[OsString]) -> Result<Line, Early> {
+    match parse(argv)? {
+        Asked::Sync(line) => Ok(*line),
+        Asked::List(listing) => panic!("no run: {listing:?}"),
+    }
 }
 
 fn line(args: &[&str]) -> Line {
@@ -146,7 +153,7 @@ fn refusals_are_usage_errors_without_raw_escapes() {
 #[test]
 fn names_need_not_be_utf_8() {
     let argv = [&b"sy"[..], b"a\xff", b"--exclude=\xfe", b"b"].map(|arg| OsString::from_vec(arg.to_vec()));
-    let line = parse(&argv).expect("valid");
+    let line = run_of(&argv).expect("valid");
     assert_eq!(line.source.path, b"a\xff");
     assert_eq!(line.options.filter[0].as_bytes(), b"- \xfe");
 }
@@ -173,5 +180,17 @@ fn the_long_help_lists_exit_codes() {
     let help = parsed(&["--help"]).expect_err("text").text;
     for (code, meaning) in exit::TABLE {
         assert!(help.contains(&format!("{code}  {meaning}")), "{code}");
+    }
+}
+
+#[test]
+fn only_the_first_word_is_a_command() {
+    let asked = |args: &[&str]| parse(&["sy"].iter().chain(args).map(OsString::from).collect::<Vec<_>>());
+    assert!(matches!(asked(&["ls", "s3://b/", "-rl", "--region", "r"]), Ok(Asked::List(_))));
+    for args in [&["-v", "ls", "b/"][..], &["a/", "ls"], &["./ls", "b/"], &["help", "b/"], &["--", "ls", "b/"]] {
+        assert!(matches!(asked(args), Ok(Asked::Sync(_))), "{args:?}");
+    }
+    for args in [&["ls"][..], &["ls", "a", "b"], &["ls", "a", "--delete"], &["ls", "a", "--max-depth=2"], &["ls", "a", "--region=r"]] {
+        assert!(matches!(asked(args), Err(Early { code: exit::REFUSED, .. })), "{args:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! Who signs requests: the config's keys, a function's, or what the search finds. Renewed before they end.
 
 use std::sync::atomic::AtomicI64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use reqsign_aws_v4::{Credential, DefaultCredentialProvider};
@@ -98,14 +98,18 @@ impl Credentials {
         matches!(self.from, From::Function(_) | From::Search(..))
     }
 
-    /// Tells accounts apart, before they are known.
+    /// Tells accounts apart, as far as that can be done by what stays the same from run to run.
     pub fn account(&self) -> String {
         match &self.from {
-            From::Nobody => "nobody".to_owned(),
             From::Given(credential) => credential.access_key_id.clone(),
-            From::Function(refresh) => format!("function {:p}", Arc::as_ptr(refresh)),
-            From::Search(..) => format!("profile {:?}", self.profile),
+            From::Search(..) => self.profile.clone().unwrap_or_default(),
+            From::Nobody | From::Function(_) => String::new(),
         }
+    }
+
+    /// The id that signs right now; `None` if there is none or it can't be had.
+    pub fn id(&self) -> Option<String> {
+        self.with_key("20000101", |credential, _| credential.access_key_id.clone()).ok().flatten()
     }
 
     fn load(&self) -> Result<Credential> {

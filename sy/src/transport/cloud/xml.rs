@@ -76,13 +76,6 @@ pub fn find(xml: &[u8], wanted: &str) -> Option<String> {
     found
 }
 
-/// The same, if it comes before the first element called `before`.
-pub fn find_before(xml: &[u8], wanted: &str, before: &str) -> Option<String> {
-    let mark = format!("<{before}>");
-    let end = xml.windows(mark.len()).position(|window| window == mark.as_bytes()).unwrap_or(xml.len());
-    find(&xml[..end], wanted)
-}
-
 /// Code and message of a failure, each empty if there is none. Control characters are left out: services echo names.
 pub fn failure(failed: &Failed) -> (String, String) {
     let clean = |text: Option<String>| text.unwrap_or_default().chars().filter(|c| !c.is_control()).take(300).collect();

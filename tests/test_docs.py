@@ -7,7 +7,7 @@ import pytest
 
 import sypy
 
-MODULES = ["sypy", "sypy._cli", "sypy._errors", "sypy._paths", "sypy._progress"]
+MODULES = ["sypy", "sypy._cli", "sypy._credentials", "sypy._errors", "sypy._paths", "sypy._progress"]
 PUBLIC = [name for name in sypy.__all__ if not name.startswith("__")]
 
 

@@ -35,10 +35,7 @@ WRONG = [
     {"min_size": 100, "max_size": 10},
     {"unsafe_links": True},
 ]
-ELSEWHERE = [
-    "s3://bucket/key", "gs://bucket/key", "az://container/key", "ssh://host/path", "sftp://host/path",
-    "user@host:/path", "host:path", "opendal+webdav://host/path",
-]  # fmt: skip
+ELSEWHERE = ["ssh://host/path", "sftp://host/path", "user@host:/path", "host:path"]
 
 
 @pytest.mark.parametrize("option", UNSUPPORTED, ids=str)
@@ -68,6 +65,24 @@ def test_storage_that_is_not_there_yet_says_so(src, place):
         with pytest.raises(sypy.UnsupportedError):
             sypy.sync(source, dest)
     assert keys(src) == {"a"}
+
+
+@pytest.mark.parametrize("place", ELSEWHERE)
+def test_what_is_not_there_yet_can_not_be_listed_either(place):
+    for function in (sypy.ls, lambda place: list(sypy.ls_iter(place))):
+        with pytest.raises(sypy.UnsupportedError):
+            function(place)
+
+
+@pytest.mark.parametrize(
+    "option", [{"trash": True, "delete": True}, {"preserve_xattrs": True}, {"preserve_acls": True}], ids=str
+)
+def test_what_an_object_store_can_not_keep_is_an_error(src, option):
+    build(src, {"a": "1"})
+    # Nobody is there: it is said before anything is asked.
+    config = sypy.S3Config(access_key_id="a", secret_access_key="b", endpoint="https://127.0.0.1:1")
+    with pytest.raises(sypy.UnsupportedError):
+        sypy.sync(f"{src}/", "s3://bucket/key/", s3=config, **option)
 
 
 def test_an_unknown_kind_of_url_is_an_error(src):

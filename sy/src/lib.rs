@@ -5,7 +5,7 @@
 pub mod cli;
 pub mod error;
 pub mod filter;
-
+pub mod list;
 pub mod path;
 pub mod state;
 

@@ -8,29 +8,46 @@ use sy::transport::cloud::{AzureConfig, CloudClientOptions, GcsConfig, S3Config}
 use sy::transport::config::Config;
 use sy::transport::ssh::SshConfig;
 
+use crate::credentials::Function;
 use crate::error;
 use crate::value::{self, REDACTED, Reduced};
 
 const CLIENT: &str = "client_options";
+/// Of all that have a client.
+const CREDENTIALS: &str = "credentials";
+/// Fields that say who asks, so that a function can't say it too.
+const WHO: [&str; 10] = [
+    "access_key_id",
+    "profile",
+    "anonymous",
+    "credentials_file",
+    "credentials_json",
+    "token",
+    "key",
+    "sas_token",
+    "client_id",
+    "connection_string",
+];
 const PICKLE: &str = "pickle_secrets";
 
 impl PyCloudClientOptions {
     fn of(config: CloudClientOptions) -> Self {
-        Self(Fields { config, pickle_secrets: false })
+        Self(Fields { config, ..Fields::default() })
     }
 }
 
-/// A config and whether its secrets may be pickled.
+/// A config, the function that gives its credentials, and whether its secrets may be pickled.
 #[derive(Clone, Default, PartialEq)]
 pub struct Fields<C> {
     pub config: C,
+    pub credentials: Option<Function>,
     pickle_secrets: bool,
 }
 
 impl<C: Config> Fields<C> {
     /// All names: the engine's fields, then those that only Python has.
     fn names() -> impl Iterator<Item = &'static str> {
-        C::NAMES.iter().copied().chain(C::HAS_CLIENT.then_some(CLIENT)).chain([PICKLE])
+        C::NAMES.iter().copied().chain(C::HAS_CLIENT.then_some([CREDENTIALS, CLIENT]).into_iter().flatten()).chain([PICKLE])
     }
 
     fn update(&mut self, class: &str, changes: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
@@ -39,7 +56,17 @@ impl<C: Config> Fields<C> {
             let name = name.cast::<PyString>()?;
             self.assign(class, name.to_str()?, &object)?;
         }
-        self.config.validate().map_err(|failure| error::raise(changes.py(), &failure))
+        self.validate().map_err(|failure| error::raise(changes.py(), &failure))
+    }
+
+    fn validate(&self) -> sy::Result<()> {
+        self.config.validate()?;
+        let default = C::default();
+        let other = C::NAMES.iter().find(|name| WHO.contains(name) && self.config.get(name) != default.get(name));
+        match (&self.credentials, other) {
+            (Some(_), Some(other)) => Err(SyncError::config(format!("{other} and credentials are both set")).hint("set one of them")),
+            _ => Ok(()),
+        }
     }
 
     fn assign(&mut self, class: &str, name: &str, object: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -55,6 +82,8 @@ impl<C: Config> Fields<C> {
                 })?),
             };
             self.config.set_client(client.map(|client| client.get().0.config.clone()));
+        } else if name == CREDENTIALS && C::HAS_CLIENT {
+            self.credentials = if object.is_none() { None } else { Some(Function::new(object)?) };
         } else if C::NAMES.contains(&name) {
             if object.extract().is_ok_and(|text: &str| text == REDACTED) {
                 let failure = SyncError::config(format!("{name} was left out of the dict or text that this comes from"))
@@ -75,11 +104,14 @@ impl<C: Config> Fields<C> {
         if name == CLIENT {
             return match self.config.client() {
                 Some(client) => {
-                    let client = Fields { config: client.clone(), pickle_secrets: self.pickle_secrets };
+                    let client = Fields { config: client.clone(), credentials: None, pickle_secrets: self.pickle_secrets };
                     Ok(Bound::new(py, PyCloudClientOptions(client))?.into_any())
                 }
                 None => Ok(py.None().into_bound(py)),
             };
+        }
+        if name == CREDENTIALS {
+            return Ok(self.credentials.as_ref().map_or_else(|| py.None().into_bound(py), |function| function.get(py).clone()));
         }
         let stored = value::to_py(py, self.config.get(name).unwrap_or(sy::cli::Value::None))?;
         if !C::is_map(name) {
@@ -105,6 +137,7 @@ impl<C: Config> Fields<C> {
         let differs = |name: &str| match name {
             PICKLE => self.pickle_secrets,
             CLIENT => self.config.client().is_some(),
+            CREDENTIALS => self.credentials.is_some(),
             _ => self.config.get(name) != default.config.get(name),
         };
         Self::names().filter(|name| differs(name)).collect()
@@ -114,6 +147,8 @@ impl<C: Config> Fields<C> {
         let shown = self.set_fields().into_iter().map(|name| {
             let text = match self.config.is_secret(name) {
                 true => REDACTED.to_owned(),
+                // What a function is made of may show what it knows.
+                false if name == CREDENTIALS => "<function>".to_owned(),
                 false => self.get(py, name)?.repr()?.to_string(),
             };
             Ok((name.to_owned(), text))
@@ -145,6 +180,15 @@ impl<C: Config> Fields<C> {
                 secrets.join(", ")
             )));
         }
+        if let Some(function) = &self.credentials
+            && let Err(failure) = py.import("pickle")?.call_method1("dumps", (function.get(py),))
+        {
+            let error = PyTypeError::new_err(format!(
+                "this {class} can't be pickled, because its credentials are a function that can't; one at the top of a module can"
+            ));
+            error.set_cause(py, Some(failure));
+            return Err(error);
+        }
         let fields = PyDict::new(py);
         for name in self.set_fields() {
             fields.set_item(name, self.get(py, name)?)?;
@@ -155,6 +199,10 @@ impl<C: Config> Fields<C> {
     fn hash(&self, py: Python<'_>) -> PyResult<isize> {
         let values = Self::names().map(|name| match C::is_map(name) {
             true => Ok(self.get(py, name)?.cast::<PyMapping>()?.items()?.to_tuple().into_any()),
+            // By identity, as they are compared.
+            false if name == CREDENTIALS => {
+                Ok(self.credentials.as_ref().map_or(0, |function| function.get(py).as_ptr() as usize).into_pyobject(py)?.into_any())
+            }
             false => self.get(py, name),
         });
         PyTuple::new(py, values.collect::<PyResult<Vec<_>>>()?)?.hash()
@@ -253,7 +301,26 @@ config_class! {
     ///
     /// >>> S3Config(access_key_id="AKID", secret_access_key="secret", region="eu-west-1")
     /// S3Config(access_key_id='AKID', secret_access_key=***, region='eu-west-1')
-    PyS3Config("S3Config"): S3Config, S3_DOCS
+    /// >>> S3Config(credentials=lambda: {"access_key_id": "AKID", "secret_access_key": "secret"})
+    /// S3Config(credentials=<function>)
+    PyS3Config("S3Config"): S3Config, S3_DOCS {
+        /// Makes a config that has its credentials, region and endpoint from a session of boto3.
+        ///
+        /// `session` is a `boto3.Session`, a botocore session, or credentials of botocore. Credentials that run out are asked for
+        /// again during a run. The endpoint is that of the session's configuration, if it has one. Further `fields` are those of
+        /// `S3Config`, and count more than the session's. Raises `TypeError` for something else, `AuthenticationError` if the
+        /// session has no credentials.
+        ///
+        /// >>> class Credentials:  # In place of boto3.Session().get_credentials()
+        /// ...     def get_frozen_credentials(self): ...
+        /// >>> S3Config.from_boto3(Credentials(), region="eu-west-1")
+        /// S3Config(region='eu-west-1', credentials=<function>)
+        #[staticmethod]
+        #[pyo3(signature = (session, /, **fields))]
+        fn from_boto3<'py>(session: &Bound<'py, PyAny>, fields: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
+            session.py().import("sypy._credentials")?.call_method("from_boto3", (session,), fields)
+        }
+    }
 }
 
 config_class! {
@@ -264,7 +331,23 @@ config_class! {
     ///
     /// >>> GcsConfig(credentials_file="key.json").replace(project_id="p")
     /// GcsConfig(credentials_file='key.json', project_id='p')
-    PyGcsConfig("GcsConfig"): GcsConfig, GCS_DOCS
+    PyGcsConfig("GcsConfig"): GcsConfig, GCS_DOCS {
+        /// Makes a config that has its tokens from credentials of `google.auth`.
+        ///
+        /// `credentials` are what `google.auth.default()` returns first, or any of its classes; they are refreshed when they run
+        /// out. Further `fields` are those of `GcsConfig`. Raises `TypeError` for something else.
+        ///
+        /// >>> class Credentials:  # In place of google.auth.default()[0]
+        /// ...     token, expiry, valid = "t", None, True
+        /// ...     def refresh(self, request): ...
+        /// >>> GcsConfig.from_google_auth(Credentials())
+        /// GcsConfig(credentials=<function>)
+        #[staticmethod]
+        #[pyo3(signature = (credentials, /, **fields))]
+        fn from_google_auth<'py>(credentials: &Bound<'py, PyAny>, fields: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
+            credentials.py().import("sypy._credentials")?.call_method("from_google_auth", (credentials,), fields)
+        }
+    }
 }
 
 config_class! {
@@ -323,6 +406,12 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
 }
 
 const SHARED_DOCS: &[(&str, &str)] = &[
+    (
+        CREDENTIALS,
+        "A function that returns a mapping of credentials by the names of the fields here (for Azure also `token`) and their \
+         `expires`: an aware `datetime`, RFC 3339 text or `None`. It is called on the thread that waits for the run, when \
+         credentials are first needed and again before they run out; an exception in it ends the run and is raised.",
+    ),
     (CLIENT, "A `CloudClientOptions`: timeouts, retries and connection pool; `None` for the defaults."),
     (PICKLE, "May a pickle of this config, and of its `client_options`, hold secrets as plain text? `False` by default."),
     ("endpoint", "URL of a service that is not the provider's own, without a user or password; `None` for the provider's."),
@@ -340,6 +429,7 @@ const S3_DOCS: &[(&str, &str)] = &[
     ("sse", "Server-side encryption of new objects, such as `\"AES256\"` or `\"aws:kms\"`; `None` for the bucket's."),
     ("part_size", "Bytes in one part of an upload, 5 MiB to 5 GiB, as int or text such as `\"16MiB\"`; `None`: by file size."),
     ("request_payer", "Agree to be charged for requests to someone else's bucket; `False` by default."),
+    ("tags", "Tags of new objects by name, such as `{\"project\": \"x\"}`; empty by default."),
 ];
 
 const GCS_DOCS: &[(&str, &str)] = &[
@@ -384,7 +474,7 @@ const CLIENT_DOCS: &[(&str, &str)] = &[
     ("pool_max_idle_per_host", "Idle connections kept for each host; 50 by default."),
     ("pool_idle_timeout_secs", "Seconds after which an idle connection is closed; 30 by default."),
     ("connect_timeout_secs", "Seconds to wait for a connection; 5 by default."),
-    ("request_timeout_secs", "Seconds for one request, its body included; 60 by default."),
+    ("request_timeout_secs", "Seconds in which a request must move a byte, or it has failed; 60 by default."),
     ("max_retries", "Further tries of a failed request; 3 by default."),
     ("retry_timeout_secs", "Seconds after the first try in which another is begun; 15 by default."),
     ("allow_http", "Allow plain HTTP; `False` by default."),

@@ -3,8 +3,10 @@
 #![allow(missing_debug_implementations, reason = "what prints these is their repr")]
 
 mod config;
+mod credentials;
 mod details;
 mod error;
+mod list;
 mod options;
 mod path;
 mod progress;
@@ -21,6 +23,8 @@ mod _sypy {
     use super::config::{PyAzureConfig, PyCloudClientOptions, PyGcsConfig, PyS3Config, PySshConfig};
     #[pymodule_export]
     use super::details::{PyActionEvent, PyChangeAction, PyDirectoryChange, PyDryRunDetails, PyFileChange, PySymlinkChange};
+    #[pymodule_export]
+    use super::list::{PyListEntry, PyListIterator, ls, ls_iter};
     #[pymodule_export]
     use super::options::PySyncOptions;
     #[pymodule_export]

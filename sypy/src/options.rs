@@ -6,6 +6,7 @@ use pyo3::types::{PyBool, PyDict, PyString, PyTuple};
 use sy::{Options, SyncError};
 
 use crate::config::{PyAzureConfig, PyGcsConfig, PyS3Config, PySshConfig};
+use crate::credentials::{Functions, Side};
 use crate::error;
 use crate::value::{self, Reduced};
 
@@ -101,6 +102,21 @@ impl PySyncOptions {
     fn clone_ref(&self, py: Python<'_>) -> Self {
         let configs = self.configs.each_ref().map(|config| config.as_ref().map(|config| config.clone_ref(py)));
         Self { engine: self.engine.clone(), collect: self.collect, configs }
+    }
+
+    /// The configs of both sides; one for a side counts more than one for both.
+    pub fn sides(&self, py: Python<'_>, functions: &mut Functions) -> (Side, Side) {
+        let (mut source, mut dest) = (Side::default(), Side::default());
+        for (which, config) in self.configs.iter().enumerate() {
+            let Some(config) = config else { continue };
+            if which != 5 {
+                source.set(config.bind(py), functions);
+            }
+            if which != 4 {
+                dest.set(config.bind(py), functions);
+            }
+        }
+        (source, dest)
     }
 
     /// A config for one side must be for the kind of storage that is there.
@@ -303,7 +319,7 @@ const DOCS: &[(&str, &str)] = &[
     ("links", "What becomes of symbolic links: `\"preserve\"` (default), `\"follow\"` (replaced by what they point to) or `\"skip\"`."),
     ("unsafe_links", "Let followed links lead out of the source. `False` by default."),
     ("sparse", "Keep holes in files. `True` by default."),
-    ("parallel", "Transfers at a time; `None`: tuned to the storage. 10 by default."),
+    ("parallel", "Transfers at a time; `None`: tuned to the storage. 10 by default. In object stores eight small objects count as one."),
     ("bwlimit", "Bytes per second at most, as int or text such as `\"10MB\"`; `None` (default): no limit."),
     ("resume", "Keep and reuse partial transfers. `True` by default."),
     ("verify", "Read each copy back and compare bytes. `False` by default."),

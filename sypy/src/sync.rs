@@ -13,9 +13,9 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString};
 use sy::sync::{ActionEvent, Control, Level, Observer};
-use sy::transport::access::Accesses;
 use sy::{SyncError, SyncPath};
 
+use crate::credentials::{self, Ask, Functions, Question};
 use crate::details::{Change, PyActionEvent, PyDryRunDetails};
 use crate::error;
 use crate::options::PySyncOptions;
@@ -37,6 +37,7 @@ enum Message<T> {
     Action(ActionEvent),
     Failed(SyncError),
     Log(Level, String),
+    Ask(Question),
     Done(std::thread::Result<T>),
 }
 
@@ -106,11 +107,13 @@ impl Watcher {
 
 /// Whom a run talks to, on the calling thread.
 #[derive(Default)]
-struct Audience {
+pub struct Audience {
     watchers: Vec<Watcher>,
     on_event: Option<Py<PyAny>>,
     /// A progress bar, to be closed when the run is over.
     bar: Option<Py<PyAny>>,
+    /// What gives credentials.
+    pub functions: Functions,
 }
 
 impl Audience {
@@ -137,6 +140,7 @@ impl Audience {
             Message::Action(event) => self.event(py, PyActionEvent::from(event)),
             Message::Failed(failed) => self.event(py, error::exception(py, &failed)?),
             Message::Log(level, text) => logger(py)?.call_method1("log", (number(level), text)).map(drop),
+            Message::Ask(question) => self.functions.answer(py, &question),
             Message::Done(_) => Ok(()),
         }
     }
@@ -172,25 +176,27 @@ fn log_level(py: Python<'_>) -> PyResult<Level> {
 }
 
 /// What a run came to, and the changes that a dry run found.
-struct Finished<T> {
-    value: T,
+pub struct Finished<T> {
+    pub value: T,
     changes: Vec<Change>,
 }
 
 /// Does `work` on another thread. An exception from a signal or a callback cancels it, waits for its clean-up, and is returned.
-fn drive<T: Send + 'static>(
+pub fn drive<T: Send + 'static>(
     py: Python<'_>,
     control: &Arc<Control>,
     mut audience: Audience,
     details: bool,
-    work: impl FnOnce(&Arc<Control>, &dyn Observer) -> T + Send + 'static,
+    work: impl FnOnce(&Arc<Control>, &dyn Observer, &Ask) -> T + Send + 'static,
 ) -> PyResult<Finished<T>> {
     let (sender, mut receiver) = sync_channel(QUEUE);
     let queue = Arc::new(Queue { sender, events: audience.on_event.is_some(), log: log_level(py)?, changes: details.then(Mutex::default) });
     let thread = std::thread::Builder::new().name("sypy-run".into()).spawn({
         let (queue, control) = (Arc::clone(&queue), Arc::clone(control));
         move || {
-            let result = catch_unwind(AssertUnwindSafe(|| work(&control, &*queue)));
+            let asked = Arc::clone(&queue);
+            let ask: Ask = Arc::new(move |question| asked.send(Message::Ask(question)));
+            let result = catch_unwind(AssertUnwindSafe(|| work(&control, &*queue, &ask)));
             queue.send(Message::Done(result));
         }
     });
@@ -342,11 +348,13 @@ fn run<'py>(
     calls: &Calls<'py>,
 ) -> PyResult<Bound<'py, PySyncStats>> {
     options.check_sides(py, &source, &dest)?;
-    let audience = calls.audience(py)?;
+    let mut audience = calls.audience(py)?;
+    let (from, to) = options.sides(py, &mut audience.functions);
     let (control, engine) = (Arc::new(Control::default()), options.engine.clone());
     let (dry_run, bwlimit) = (engine.dry_run, engine.bwlimit.map(|limit| limit.0));
-    let finished = drive(py, &control, audience, dry_run, move |control, observer| {
-        sy::run(&source, &dest, &engine, &Accesses::default(), control, observer)
+    let finished = drive(py, &control, audience, dry_run, move |control, observer, ask| {
+        let accesses = credentials::accesses(from, to, ask, control);
+        sy::run(&source, &dest, &engine, &accesses, control, observer)
     })?;
     let outcome = finished.value;
     let details = dry_run.then_some(PyDryRunDetails { changes: finished.changes, bwlimit });
@@ -443,5 +451,5 @@ pub fn main(py: Python<'_>, argv: Vec<Bound<'_, PyAny>>) -> PyResult<u8> {
     });
     let words = words.collect::<PyResult<Vec<_>>>()?;
     let control = Arc::new(Control::default());
-    drive(py, &control, Audience::default(), false, move |control, _| sy::cli::main(words, control)).map(|finished| finished.value)
+    drive(py, &control, Audience::default(), false, move |control, _, _| sy::cli::main(words, control)).map(|finished| finished.value)
 }

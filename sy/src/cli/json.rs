@@ -40,20 +40,25 @@ impl Json {
     }
 
     fn failure(&self, error: &SyncError, fatal: bool) {
-        self.emit("error", |o| {
-            o.text("kind", snake(&format!("{:?}", error.kind)).as_bytes());
-            o.text("action", error.action.as_bytes());
-            o.maybe("path", error.path.as_deref());
-            o.text("message", error.message.as_bytes());
-            o.maybe("hint", error.hint.as_ref().map(String::as_bytes));
-            match error.errno {
-                Some(errno) => o.raw("errno", errno),
-                None => o.raw("errno", "null"),
-            }
-            o.raw("retryable", error.retryable);
-            o.raw("fatal", fatal);
-        });
+        self.screen.line(|out| failure(out, error, fatal));
     }
+}
+
+/// The object that tells of a failure.
+pub fn failure(out: &mut Vec<u8>, error: &SyncError, fatal: bool) {
+    let mut o = Object::new(out, "error");
+    o.text("kind", snake(&format!("{:?}", error.kind)).as_bytes());
+    o.text("action", error.action.as_bytes());
+    o.maybe("path", error.path.as_deref());
+    o.text("message", error.message.as_bytes());
+    o.maybe("hint", error.hint.as_ref().map(String::as_bytes));
+    match error.errno {
+        Some(errno) => o.raw("errno", errno),
+        None => o.raw("errno", "null"),
+    }
+    o.raw("retryable", error.retryable);
+    o.raw("fatal", fatal);
+    o.end();
 }
 
 impl Observer for Json {

@@ -12,7 +12,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use super::flags::{Show, opposite, with_opposites};
 use super::generate::{self, Generate};
 use super::values::Links;
-use super::{Cli, Options, exit, human};
+use super::{Cli, Options, exit, human, ls};
 use crate::error::{Result, SyncError};
 use crate::path::SyncPath;
 use crate::transport::access::Accesses;
@@ -29,6 +29,13 @@ pub struct Line {
     pub show: Show,
 }
 
+/// What a command line asks for.
+#[derive(Debug)]
+pub enum Asked {
+    Sync(Box<Line>),
+    List(Box<ls::Listing>),
+}
+
 /// Text to print instead of a run.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Early {
@@ -41,13 +48,18 @@ pub fn command(program: &str) -> clap::Command {
     with_opposites(Cli::command())
         .name(program.to_owned())
         .bin_name(program)
-        .override_usage(format!("{program} [OPTIONS] <SOURCE> <DEST>"))
+        .override_usage(format!("{program} [OPTIONS] <SOURCE> <DEST>\n       {program} ls [OPTIONS] <LOCATION>"))
+        .subcommand(ls::command())
+        // Only the first word can be a command: `sypy -v ls dst/` and `sypy src/ ls` are runs.
+        .args_conflicts_with_subcommands(true)
+        .subcommand_negates_reqs(true)
+        .disable_help_subcommand(true)
         .after_long_help(generate::after_help())
         .max_term_width(100)
 }
 
 /// Reads a command line, `argv[0]` included.
-pub fn parse(argv: &[OsString]) -> Result<Line, Early> {
+pub fn parse(argv: &[OsString]) -> Result<Asked, Early> {
     let program = program(argv.first());
     let mut command = command(&program);
     let matches = command.try_get_matches_from_mut(argv).map_err(|error| {
@@ -59,8 +71,12 @@ pub fn parse(argv: &[OsString]) -> Result<Line, Early> {
     if let Some(&what) = matches.get_one::<Generate>("generate") {
         return Err(Early { text: generate::generate(what, command, &program), code: exit::DONE });
     }
+    let refused = |error: SyncError| Early { text: format!("{program}: {error}\n"), code: exit::REFUSED };
+    if let Some((ls::NAME, matches)) = matches.subcommand() {
+        return ls::parse(&program, matches).map(|listing| Asked::List(Box::new(listing))).map_err(refused);
+    }
     let cli = Cli::from_arg_matches(&matches).map_err(|error| early(&error))?;
-    resolve(cli, &matches, &program).map_err(|error| Early { text: format!("{program}: {error}\n"), code: exit::REFUSED })
+    resolve(cli, &matches, &program).map(|line| Asked::Sync(Box::new(line))).map_err(refused)
 }
 
 fn resolve(cli: Cli, matches: &ArgMatches, program: &str) -> Result<Line> {
@@ -74,14 +90,9 @@ fn resolve(cli: Cli, matches: &ArgMatches, program: &str) -> Result<Line> {
     options.include.clear();
     options.exclude.clear();
     resolve_archive(&mut options, matches);
-    Ok(Line {
-        program: program.to_owned(),
-        source: SyncPath::parse(cli.source.as_bytes())?,
-        dest: SyncPath::parse(cli.dest.as_bytes())?,
-        options,
-        accesses: Accesses::default(),
-        show: cli.show,
-    })
+    let (source, dest) = (SyncPath::parse(cli.source.as_bytes())?, SyncPath::parse(cli.dest.as_bytes())?);
+    let accesses = cli.stores.accesses(&cli.sides, &source, &dest)?;
+    Ok(Line { program: program.to_owned(), source, dest, options, accesses, show: cli.show })
 }
 
 /// The file name of `argv[0]`; `python -m sypy` puts its `__main__.py` there.

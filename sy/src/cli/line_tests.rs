@@ -4,7 +4,10 @@ use super::*;
 
 fn parsed(args: &[&str]) -> Result<Line, Early> {
     let argv: Vec<OsString> = ["/usr/bin/sy"].iter().chain(args).map(OsString::from).collect();
-    parse(&argv)
+    match parse(&argv)? {
+        Asked::Sync(line) => Ok(*line),
+        Asked::List(listing) => panic!("a run: {listing:?}"),
+    }
 }
 
 fn line(args: &[&str]) -> Line {
@@ -173,5 +176,17 @@ fn the_long_help_lists_exit_codes() {
     let help = parsed(&["--help"]).expect_err("text").text;
     for (code, meaning) in exit::TABLE {
         assert!(help.contains(&format!("{code}  {meaning}")), "{code}");
+    }
+}
+
+#[test]
+fn only_the_first_word_is_a_command() {
+    let asked = |args: &[&str]| parse(&["sy"].iter().chain(args).map(OsString::from).collect::<Vec<_>>());
+    assert!(matches!(asked(&["ls", "s3://b/", "-rl", "--region", "r"]), Ok(Asked::List(_))));
+    for args in [&["-v", "ls", "b/"][..], &["a/", "ls"], &["./ls", "b/"], &["help", "b/"], &["--", "ls", "b/"]] {
+        assert!(matches!(asked(args), Ok(Asked::Sync(_))), "{args:?}");
+    }
+    for args in [&["ls"][..], &["ls", "a", "b"], &["ls", "a", "--delete"], &["ls", "a", "--max-depth=2"], &["ls", "a", "--region=r"]] {
+        assert!(matches!(asked(args), Err(Early { code: exit::REFUSED, .. })), "{args:?}");
     }
 }

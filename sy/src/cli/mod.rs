@@ -2,12 +2,14 @@
 //!
 //! argv → `line` → a run that tells a reporter (`report` for people, `json` for programs) → `exit`.
 
+mod access;
 mod exit;
 mod flags;
 mod generate;
 mod human;
 mod json;
 mod line;
+mod ls;
 mod object;
 mod options;
 mod progress;
@@ -15,6 +17,7 @@ mod report;
 mod screen;
 mod values;
 
+pub use access::{Sides, Stores};
 pub use exit::INTERRUPTED;
 pub use flags::{Show, Spellings};
 pub use generate::Generate;
@@ -27,7 +30,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::sync::{self, Control, Observer, Outcome};
-use line::{Early, Line};
+use line::{Asked, Early, Line};
 use screen::Screen;
 
 /// What a command line says.
@@ -48,6 +51,10 @@ pub struct Cli {
     pub options: Options,
     #[command(flatten)]
     pub spellings: Spellings,
+    #[command(flatten)]
+    pub stores: Stores,
+    #[command(flatten)]
+    pub sides: Sides,
     #[command(flatten)]
     pub show: Show,
     /// Print this help in short; between locations, sizes for people, as always
@@ -88,7 +95,8 @@ pub fn main(argv: Vec<OsString>, control: &Arc<Control>) -> u8 {
 fn run(argv: &[OsString], control: &Arc<Control>) -> u8 {
     screen::open_standard_streams();
     let line = match line::parse(argv) {
-        Ok(line) => line,
+        Ok(Asked::Sync(line)) => *line,
+        Ok(Asked::List(listing)) => return ls::run(&listing, control),
         Err(Early { text, code: exit::DONE }) => return screen::print(&text),
         Err(Early { text, code }) => {
             screen::print_error(&text);

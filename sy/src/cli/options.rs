@@ -162,7 +162,7 @@ options! {
     #[arg(long = "no-sparse", alias = "no-S", action = SetFalse, help_heading = "What to preserve")]
     sparse: bool = true;
 
-    /// Transfers at a time, at most; local runs use as many as pay
+    /// Transfers at a time, at most; local runs use as many as pay, and eight small objects count as one
     #[arg(short = 'j', long, value_name = "N", default_value = "10", help_heading = "How")]
     parallel: Option<u32> = Some(10);
     /// Bytes per second, at most, such as 10MB

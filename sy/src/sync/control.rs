@@ -91,7 +91,7 @@ impl Control {
     }
 
     /// Is there a reason to begin nothing more?
-    pub(crate) fn should_stop(&self) -> bool {
+    pub fn should_stop(&self) -> bool {
         self.stop.is_set()
     }
 

@@ -52,6 +52,21 @@ impl Time {
     pub fn total_nanos(self) -> i128 {
         i128::from(self.seconds) * 1_000_000_000 + i128::from(self.nanos)
     }
+
+    /// Without the fraction of a second.
+    #[must_use]
+    pub fn whole(self) -> Self {
+        Self { nanos: 0, ..self }
+    }
+
+    /// `2026-11-24T10:00:00.123456789Z`; no fraction where there is none.
+    pub fn to_rfc3339(self) -> String {
+        let (year, month, day) = super::cloud::civil(self.seconds.div_euclid(86_400));
+        let second = self.seconds.rem_euclid(86_400);
+        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+        let fraction = if self.nanos == 0 { String::new() } else { format!(".{:09}", self.nanos) };
+        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
+    }
 }
 
 /// What of a `Meta` its storage really knows.

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypedDict, final, type_check_only
 
 from typing_extensions import Self, Unpack
@@ -18,6 +18,8 @@ __all__ = [
     "DryRunDetails",
     "FileChange",
     "GcsConfig",
+    "ListEntry",
+    "ListIterator",
     "ProgressSnapshot",
     "S3Config",
     "SshConfig",
@@ -27,6 +29,8 @@ __all__ = [
     "SyncStats",
     "__version__",
     "_rebuild",
+    "ls",
+    "ls_iter",
     "main",
     "parse_path",
     "sync",
@@ -39,6 +43,7 @@ _Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 _Patterns: TypeAlias = str | bytes | Sequence[str | bytes]
 _Size: TypeAlias = int | str
 _Span: TypeAlias = float | str | timedelta
+_Credentials: TypeAlias = Callable[[], Mapping[str, str | datetime | None]]
 _AnyConfig: TypeAlias = S3Config | GcsConfig | AzureConfig | SshConfig
 _Action: TypeAlias = ChangeAction | Literal["create", "update", "delete", "skip"]
 
@@ -144,6 +149,30 @@ def sync_with_options(
     progress_callback: Callable[[ProgressSnapshot], object] | None = None,
     progress_frequency_ms: int = 1000,
 ) -> SyncStats: ...
+def ls(
+    path: _Location,
+    recursive: bool = False,
+    max_depth: int | None = None,
+    files_only: bool = False,
+    dirs_only: bool = False,
+    *,
+    s3: S3Config | None = None,
+    gcs: GcsConfig | None = None,
+    azure: AzureConfig | None = None,
+    ssh: SshConfig | None = None,
+) -> list[ListEntry]: ...
+def ls_iter(
+    path: _Location,
+    recursive: bool = False,
+    max_depth: int | None = None,
+    files_only: bool = False,
+    dirs_only: bool = False,
+    *,
+    s3: S3Config | None = None,
+    gcs: GcsConfig | None = None,
+    azure: AzureConfig | None = None,
+    ssh: SshConfig | None = None,
+) -> ListIterator: ...
 def parse_path(path: _Location) -> SyncPath: ...
 def main(argv: Sequence[str | bytes]) -> int: ...
 def _rebuild(cls: Any, fields: dict[str, Any]) -> Any: ...
@@ -283,6 +312,8 @@ class _S3ConfigFields(TypedDict, total=False):
     sse: str | None
     part_size: _Size | None
     request_payer: bool
+    tags: Mapping[str, str]
+    credentials: _Credentials | None
     client_options: CloudClientOptions | None
     pickle_secrets: bool
 
@@ -293,6 +324,8 @@ class S3Config:
     def to_dict(self, *, secrets: bool = False) -> dict[str, Any]: ...
     @staticmethod
     def from_dict(fields: dict[str, Any]) -> S3Config: ...
+    @staticmethod
+    def from_boto3(session: Any, /, **fields: Unpack[_S3ConfigFields]) -> S3Config: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
     def __copy__(self) -> S3Config: ...
@@ -323,6 +356,10 @@ class S3Config:
     @property
     def request_payer(self) -> bool: ...
     @property
+    def tags(self) -> dict[str, str]: ...
+    @property
+    def credentials(self) -> _Credentials | None: ...
+    @property
     def client_options(self) -> CloudClientOptions | None: ...
     @property
     def pickle_secrets(self) -> bool: ...
@@ -335,6 +372,7 @@ class _GcsConfigFields(TypedDict, total=False):
     token: str | None
     endpoint: str | None
     anonymous: bool
+    credentials: _Credentials | None
     client_options: CloudClientOptions | None
     pickle_secrets: bool
 
@@ -345,6 +383,8 @@ class GcsConfig:
     def to_dict(self, *, secrets: bool = False) -> dict[str, Any]: ...
     @staticmethod
     def from_dict(fields: dict[str, Any]) -> GcsConfig: ...
+    @staticmethod
+    def from_google_auth(credentials: Any, /, **fields: Unpack[_GcsConfigFields]) -> GcsConfig: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
     def __copy__(self) -> GcsConfig: ...
@@ -363,6 +403,8 @@ class GcsConfig:
     @property
     def anonymous(self) -> bool: ...
     @property
+    def credentials(self) -> _Credentials | None: ...
+    @property
     def client_options(self) -> CloudClientOptions | None: ...
     @property
     def pickle_secrets(self) -> bool: ...
@@ -377,6 +419,7 @@ class _AzureConfigFields(TypedDict, total=False):
     client_secret: str | None
     connection_string: str | None
     endpoint: str | None
+    credentials: _Credentials | None
     client_options: CloudClientOptions | None
     pickle_secrets: bool
 
@@ -408,6 +451,8 @@ class AzureConfig:
     def connection_string(self) -> str | None: ...
     @property
     def endpoint(self) -> str | None: ...
+    @property
+    def credentials(self) -> _Credentials | None: ...
     @property
     def client_options(self) -> CloudClientOptions | None: ...
     @property
@@ -682,6 +727,54 @@ class SyncPath:
     def name(self) -> str: ...
     @property
     def parent(self) -> SyncPath: ...
+
+@final
+class ListEntry:
+    def __new__(
+        cls,
+        path: _Path,
+        size: int = 0,
+        *,
+        mod_time: str | None = None,
+        entry_type: str = "file",
+        symlink_target: _Path | None = None,
+        allocated_size: int | None = None,
+        inode: int | None = None,
+        num_links: int | None = None,
+    ) -> Self: ...
+    def to_dict(self) -> dict[str, Any]: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    __hash__: ClassVar[None]  # type: ignore[assignment]
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def mod_time(self) -> str | None: ...
+    @property
+    def is_dir(self) -> bool: ...
+    @property
+    def entry_type(self) -> str: ...
+    @property
+    def symlink_target(self) -> str | None: ...
+    @property
+    def is_sparse(self) -> bool: ...
+    @property
+    def allocated_size(self) -> int | None: ...
+    @property
+    def inode(self) -> int | None: ...
+    @property
+    def num_links(self) -> int | None: ...
+    @property
+    def mime_type(self) -> str | None: ...
+
+@final
+class ListIterator:
+    def __iter__(self) -> ListIterator: ...
+    def __next__(self) -> ListEntry: ...
+    def close(self) -> None: ...
 
 @final
 class ProgressSnapshot:

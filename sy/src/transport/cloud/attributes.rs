@@ -188,7 +188,7 @@ fn parse_mode(text: &str) -> Option<u32> {
 }
 
 /// By the name's ending: what browsers need to show an object, and text that people read.
-fn content_type(name: &[u8]) -> Option<&'static str> {
+pub fn content_type(name: &[u8]) -> Option<&'static str> {
     let dot = name.iter().rposition(|&b| b == b'.')?;
     let ending = std::str::from_utf8(&name[dot + 1..]).ok()?.to_ascii_lowercase();
     Some(match ending.as_str() {

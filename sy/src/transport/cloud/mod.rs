@@ -16,9 +16,11 @@ mod store;
 mod sums;
 mod upload;
 mod uri;
+pub mod walk;
 mod writer;
 mod xml;
 
+pub use attributes::{civil, content_type};
 pub use client::CloudClientOptions;
 pub use config::{AzureConfig, BucketStyle, GcsConfig, S3Config};
 pub use download::DownloadLane;
@@ -28,6 +30,7 @@ pub use relay::RelayLane;
 pub use s3::S3;
 pub use store::Store;
 pub use upload::UploadLane;
+pub use walk::Seen;
 
 /// A tag without the quotation marks that it has in headers, and not always in lists.
 fn bare(tag: &str) -> String {

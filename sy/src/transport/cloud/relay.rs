@@ -29,7 +29,8 @@ impl std::fmt::Debug for RelayLane<'_> {
 
 impl<'r> RelayLane<'r> {
     pub fn new(source: &'r CloudEndpoint, dest: &'r CloudEndpoint, options: &Options, control: &'r Control, tally: &'r Tally) -> Self {
-        let inside = source.store().realm() == dest.store().realm() && dest.store().features().conditions;
+        let one_realm = source.store().realm() == dest.store().realm() && dest.store().features().conditions;
+        let inside = one_realm && source.store().signer() == dest.store().signer();
         let both = [source.connections(), dest.connections()].into_iter().flatten().min();
         Self { from: source, to: CloudWriter::new(dest, options, control, tally), inside, pace: pace(options, both) }
     }

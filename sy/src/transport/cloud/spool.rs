@@ -323,7 +323,7 @@ impl<'p> Builder<'p> {
 
 /// The directories that a key names, and the name in the last one: empty for an object that stands for the directory.
 /// From an empty component on, which no directory has, the key is one name; so is a directory's own object with content.
-fn components(key: &[u8], size: u64) -> (Vec<&[u8]>, &[u8]) {
+pub fn components(key: &[u8], size: u64) -> (Vec<&[u8]>, &[u8]) {
     let mut dirs = Vec::new();
     let mut rest = key;
     while let Some(slash) = rest.iter().position(|&b| b == b'/') {

@@ -144,6 +144,11 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// by the service. No secrets.
     fn realm(&self) -> String;
 
+    /// Who signs requests right now, where the realm does not tell: one may not read what another may.
+    fn signer(&self) -> Option<String> {
+        None
+    }
+
     fn list(&self, query: &Query<'_>) -> Result<Page>;
 
     /// `None` if there is no such object.

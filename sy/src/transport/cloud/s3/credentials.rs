@@ -22,6 +22,7 @@ const EARLY: Duration = Duration::from_secs(120);
 pub struct Credentials {
     from: From,
     region: String,
+    profile: Option<String>,
     /// Seconds by which the server's clock is ahead of ours, once that matters.
     pub clock: AtomicI64,
     current: Mutex<Option<Current>>,
@@ -72,7 +73,7 @@ impl Credentials {
                 From::Search(Box::new(search.build()), context())
             }
         };
-        Self { from, region: settings.region.clone(), clock: AtomicI64::new(0), current: Mutex::default() }
+        Self { from, region: settings.region.clone(), profile: config.profile.clone(), clock: AtomicI64::new(0), current: Mutex::default() }
     }
 
     /// Signs with what is valid now; does nothing for the anonymous.
@@ -97,16 +98,18 @@ impl Credentials {
         matches!(self.from, From::Function(_) | From::Search(..))
     }
 
-    /// The id in use, to tell accounts apart.
+    /// Tells accounts apart, as far as that can be done by what stays the same from run to run.
     pub fn account(&self) -> String {
         match &self.from {
-            From::Nobody => String::new(),
             From::Given(credential) => credential.access_key_id.clone(),
-            _ => {
-                let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-                current.as_ref().map_or_else(String::new, |current| current.credential.access_key_id.clone())
-            }
+            From::Search(..) => self.profile.clone().unwrap_or_default(),
+            From::Nobody | From::Function(_) => String::new(),
         }
+    }
+
+    /// The id that signs right now; `None` if there is none or it can't be had.
+    pub fn id(&self) -> Option<String> {
+        self.with_key("20000101", |credential, _| credential.access_key_id.clone()).ok().flatten()
     }
 
     fn load(&self) -> Result<Credential> {

@@ -34,7 +34,7 @@ impl S3 {
         let config = &login.config;
         let defaults = CloudClientOptions::default();
         let client = config.client_options.as_ref().unwrap_or(&defaults);
-        let settings = Settings::new(bucket, config, client)?;
+        let settings = Settings::new(bucket, config, login.refresh.is_some(), client)?;
         Ok(Self {
             http: Http::new(client, settings.base.starts_with("https:"), stop)?,
             bucket: bucket.to_owned(),

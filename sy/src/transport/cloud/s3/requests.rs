@@ -160,6 +160,10 @@ impl Store for S3 {
         format!("s3 {service} {} {}", self.settings.region, self.credentials.account())
     }
 
+    fn signer(&self) -> Option<String> {
+        self.credentials.id()
+    }
+
     fn list(&self, query: &Query<'_>) -> Result<Page> {
         use std::fmt::Write;
         let mut text = format!("list-type=2&encoding-type=url&prefix={}", uri::encode_value(query.prefix));

@@ -19,9 +19,10 @@ pub struct Settings {
 }
 
 impl Settings {
-    pub fn new(bucket: &str, config: &S3Config, client: &CloudClientOptions) -> Result<Self> {
+    /// `function`: credentials come from one.
+    pub fn new(bucket: &str, config: &S3Config, function: bool, client: &CloudClientOptions) -> Result<Self> {
         let chosen = config.profile.as_deref();
-        let explicit = config.access_key_id.is_some() || config.anonymous;
+        let explicit = function || config.access_key_id.is_some() || config.anonymous;
         let named = chosen.map(profile).transpose()?.unwrap_or_default();
         // Explicit keys are another account than the default profile's; its region may still be a good guess.
         let fallback = || variable("AWS_PROFILE").map_or_else(|| profile("default"), |name| profile(&name)).unwrap_or_default();
@@ -147,7 +148,7 @@ mod tests {
     fn buckets_stand_where_the_style_says() {
         let base = |config: &S3Config, bucket: &str| {
             let client = CloudClientOptions { allow_http: true, ..CloudClientOptions::default() };
-            Settings::new(bucket, config, &client).expect("good settings").base
+            Settings::new(bucket, config, false, &client).expect("good settings").base
         };
         let config = |style, endpoint: Option<&str>| S3Config {
             region: Some("eu-west-1".into()),

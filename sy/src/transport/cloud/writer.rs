@@ -194,7 +194,13 @@ impl<'r> CloudWriter<'r> {
         };
         let (upload, kept) = match kept {
             Some(kept) => kept,
-            None => (self.store.begin(key, attributes)?, Vec::new()),
+            None => {
+                // One of other content, which the note would be lost of.
+                if let Some(old) = self.uploads.of(key) {
+                    self.store.abort(key, &old);
+                }
+                (self.store.begin(key, attributes)?, Vec::new())
+            }
         };
         self.uploads.note(key, content.mark(), part_size, &upload);
         let sent = self.send_parts(key, content, part_size, &upload, &kept).and_then(|(parts, sums)| {

@@ -122,7 +122,10 @@ def sync_at(sy_binary):
 
     def sync_at(server, source, dest, *, env=None, timeout=120, prefix=(), **options) -> running.Outcome:
         command = [*prefix, sy_binary, source, dest, "--json", *running.arguments(**options)]
-        done = running.run(command, env=os.environ | server.env | (env or {}), timeout=timeout)
+        variables = os.environ | server.env | (env or {})
+        # `None` takes one away.
+        variables = {name: value for name, value in variables.items() if value is not None}
+        done = running.run(command, env=variables, timeout=timeout)
         return running.outcome_of(done.returncode, done.stdout, done.stderr)
 
     return sync_at

@@ -166,7 +166,7 @@ class Rule:
     done: int = 0
 
     def applies(self, request: Request, dice: random.Random) -> bool:
-        if self.kinds is not None and request.kind not in self.kinds and request.method not in self.kinds:
+        if self.kinds is not None and request.kind not in self.kinds:
             return False
         if self.key is not None and re.fullmatch(self.key, request.key) is None:
             return False

@@ -229,20 +229,6 @@ class S3Bucket:
         )
         return done["ETag"].strip('"')
 
-    def put_in_parts(self, key: str, content: bytes, part_size: int = 5 << 20, metadata=None, **options) -> None:
-        upload = self._client.create_multipart_upload(
-            Bucket=self.name, Key=key, Metadata=dict(metadata or {}), **options
-        )["UploadId"]
-        parts = []
-        for number, at in enumerate(range(0, len(content), part_size), 1):
-            done = self._client.upload_part(
-                Bucket=self.name, Key=key, UploadId=upload, PartNumber=number, Body=content[at : at + part_size]
-            )
-            parts.append({"PartNumber": number, "ETag": done["ETag"]})
-        self._client.complete_multipart_upload(
-            Bucket=self.name, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}
-        )
-
     def begin_upload(self, key: str) -> str:
         return self._client.create_multipart_upload(Bucket=self.name, Key=key)["UploadId"]
 

@@ -202,10 +202,12 @@ def test_a_wrong_secret(versitygw, bucket, proxied, sync_at, src):
     assert wrong not in outcome.stderr + str(outcome.events)
 
 
-def test_no_credentials_at_all(versitygw, bucket, proxied, sync_at, src):
+@pytest.mark.parametrize("value", [None, ""], ids=["unset", "empty"])
+def test_no_credentials_at_all(versitygw, bucket, proxied, sync_at, src, value):
     build(src, {"a": "1"})
     server, proxy = proxied(versitygw)
-    outcome = sync_at(server, f"{src}/", bucket.url(), env={"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""})
+    none = {"AWS_ACCESS_KEY_ID": value, "AWS_SECRET_ACCESS_KEY": value}
+    outcome = sync_at(server, f"{src}/", bucket.url(), env=none)
     assert outcome.code == 1 and outcome.error["kind"] == "authentication"
     assert "access_key_id" in outcome.error["hint"]
     assert proxy.count() == 0

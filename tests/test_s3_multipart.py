@@ -103,9 +103,10 @@ def test_an_upload_that_fails_for_good_leaves_no_parts(versitygw, bucket, proxie
     assert bucket.uploads() == []
 
 
-def test_a_killed_download_is_gone_on_with(versitygw, bucket, proxied, sy_binary, sync_at, dst):
+def test_a_killed_download_is_gone_on_with(versitygw, bucket, proxied, sy_binary, sync_at, src, dst):
     content = os.urandom(40 * MIB)
-    bucket.put_in_parts("big", content, 40 * MIB, ChecksumAlgorithm="CRC64NVME", ChecksumType="FULL_OBJECT")
+    build(src, {"big": content})
+    sync_at(versitygw, f"{src}/", bucket.url()).done()
     server, proxy = proxied(versitygw)
     first = ("bytes=0-8388607", "bytes=8388608-16777215")
     proxy.fault(Delay(600), kind="GET", where=lambda request: request.headers.get("range") not in first)

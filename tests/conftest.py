@@ -1,4 +1,4 @@
-"""Fixtures that all tests share. Helpers to import: trees, running, events, model."""
+"""Fixtures that all tests share; those of object stores stand in `servers`. Helpers to import: trees, running, events, model."""
 
 import os
 import subprocess
@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import running
+
+pytest_plugins = ["servers"]
 
 REPO = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -39,14 +41,20 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(pytest.mark.skip(reason="slow; run with --slow"))
 
 
+# Variables that would change what a run does, or whose bucket it does it to.
+FOREIGN = ("SYPY_", "RSYNC_", "AWS_", "GOOGLE_", "GCS_", "STORAGE_EMULATOR_", "CLOUDSDK_", "AZURE_")
+
+
 @pytest.fixture(autouse=True)
 def own_environment(tmp_path_factory, monkeypatch):
-    """No test sees the user's index, trash or settings, nor another test's."""
+    """No test sees the user's index, trash, settings or credentials, nor another test's."""
     home = tmp_path_factory.mktemp("home")
     for name in ("XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
         monkeypatch.setenv(name, str(home / name[4:-5].lower()))
-    for name in [name for name in os.environ if name.startswith(("SYPY_", "RSYNC_"))]:
+    for name in [name for name in os.environ if name.startswith(FOREIGN) or name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(home / name.lower()))
     return home
 
 
@@ -106,6 +114,21 @@ def sync(sy_binary, src, dst):
         return running.run([*prefix, sy_binary, source or f"{src}/", dest or f"{dst}/", *options], **kw)
 
     return sync
+
+
+@pytest.fixture
+def sync_at(sy_binary):
+    """Runs the native command line at an object store: `sync_at(moto, f"{src}/", bucket.url(), delete=True).done()`."""
+
+    def sync_at(server, source, dest, *, env=None, timeout=120, prefix=(), **options) -> running.Outcome:
+        command = [*prefix, sy_binary, source, dest, "--json", *running.arguments(**options)]
+        variables = os.environ | server.env | (env or {})
+        # `None` takes one away.
+        variables = {name: value for name, value in variables.items() if value is not None}
+        done = running.run(command, env=variables, timeout=timeout)
+        return running.outcome_of(done.returncode, done.stdout, done.stderr)
+
+    return sync_at
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Runs sypy in processes of their own: with fewer privileges, smaller limits, under strace, to be killed."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -62,6 +63,66 @@ def sync_in_child(source, dest, *, prefix=(), means=None, timeout=60, **options)
 def sync_unprivileged(source, dest, **options):
     """`sypy.sync` held to file permissions, also when the tests run as root."""
     return sync_in_child(source, dest, means={"unprivileged": True}, **options)
+
+
+# What the command line calls differently than Python does.
+FLAGS = {"preserve_xattrs": "--xattrs", "preserve_acls": "--acls", "preserve_hardlinks": "--hard-links"}
+FLAGS |= {"preserve_owner": "--owner", "preserve_devices": "--devices"}
+OPPOSITES = {"preserve_times": "--no-times", "preserve_permissions": "--no-perms", "resume": "--no-resume"}
+
+
+def arguments(**options) -> list[str]:
+    """Options as `sypy.sync` takes them, as flags."""
+    flags: list[str] = []
+    for name, value in options.items():
+        flag = FLAGS.get(name, f"--{name.replace('_', '-')}")
+        if name in OPPOSITES:
+            flags += [] if value else [OPPOSITES[name]]
+        elif isinstance(value, bool):
+            flags += [flag] if value else []
+        elif isinstance(value, list | tuple):
+            flags += [f"{flag}={one}" for one in value]
+        elif value is not None:
+            flags.append(f"{flag}={value}")
+    return flags
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a run told: its events, the last of which are the stats."""
+
+    code: int
+    events: list[dict]
+    stderr: str
+
+    @property
+    def stats(self) -> dict:
+        return self.events[-1]
+
+    @property
+    def errors(self) -> list[dict]:
+        """Of single items; what ended the run is not among them."""
+        return [event for event in self.events if event["event"] == "error" and not event["fatal"]]
+
+    @property
+    def error(self) -> dict:
+        """What ended the run."""
+        return next(event for event in self.events if event["event"] == "error" and event["fatal"])
+
+    @property
+    def changes(self) -> set[tuple[str, str]]:
+        """Key and action of all that was done, or would be."""
+        actions = [event for event in self.events if event["event"] == "action" and event["action"] != "skip"]
+        return {(event["path"].rstrip("/"), event["action"]) for event in actions}
+
+    def done(self) -> "Outcome":
+        """All went well."""
+        assert self.code == 0, f"{self.code}: {self.stderr}\n{self.errors}"
+        return self
+
+
+def outcome_of(code: int, stdout: str, stderr: str) -> Outcome:
+    return Outcome(code, [json.loads(line) for line in stdout.splitlines()], stderr)
 
 
 def wait_until(condition: Callable[[], object], timeout: float = 10.0, what: str = "the awaited state") -> None:

@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 const MAGIC: &str = "sypy upload 1";
@@ -36,6 +36,11 @@ impl Uploads {
         (lines.next()? == head && lines.next()? == hex(key)).then(|| lines.next().map(str::to_owned)).flatten()
     }
 
+    /// The upload that was begun for this key, whatever of.
+    pub fn of(&self, key: &[u8]) -> Option<String> {
+        read(&self.dir.as_ref()?.join(Self::name(key))).filter(|(noted, _)| noted == key).map(|(_, upload)| upload)
+    }
+
     pub fn note(&self, key: &[u8], mark: u64, part_size: u64, upload: &str) {
         let Some(dir) = &self.dir else { return };
         let name = Self::name(key);
@@ -61,15 +66,17 @@ impl Uploads {
         let Some(files) = self.dir.as_ref().and_then(|dir| std::fs::read_dir(dir).ok()) else { return Vec::new() };
         let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         let left = files.flatten().filter(|file| file.file_name().to_str().is_some_and(|name| !own.contains(name)));
-        left.filter_map(|file| {
-            let text = std::fs::read_to_string(file.path()).ok()?;
-            let mut lines = text.lines();
-            let known = lines.next()?.starts_with(MAGIC);
-            let key = from_hex(lines.next()?)?;
-            known.then(|| lines.next().map(|upload| (key, upload.to_owned()))).flatten()
-        })
-        .collect()
+        left.filter_map(|file| read(&file.path())).collect()
     }
+}
+
+/// Key and name of the upload that is noted in a file.
+fn read(path: &Path) -> Option<(Vec<u8>, String)> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let mut lines = text.lines();
+    let known = lines.next()?.starts_with(MAGIC);
+    let key = from_hex(lines.next()?)?;
+    known.then(|| lines.next().map(|upload| (key, upload.to_owned()))).flatten()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -95,6 +102,7 @@ mod tests {
         let second = open();
         assert_eq!(second.find(b"a/b\n", 1, 8).as_deref(), Some("id"));
         assert_eq!(second.find(b"a/b\n", 2, 8), None, "other content");
+        assert_eq!((second.of(b"a/b\n").as_deref(), second.of(b"a/b")), (Some("id"), None));
         assert_eq!(second.stale(), [(b"a/b\n".to_vec(), "id".to_owned())]);
         second.forget(b"a/b\n");
         assert!(open().stale().is_empty());

@@ -119,6 +119,15 @@ pub fn judge(cx: &Context<'_>, doomed: u64, dest_entries: u64) -> Result<()> {
     Ok(())
 }
 
+/// The directory that an entry stands in. A name in an object store may begin or end with slashes, as in `a//b` and `a/`.
+fn dir_of(key: &[u8]) -> &[u8] {
+    match key.windows(2).position(|pair| pair == b"//") {
+        _ if key.starts_with(b"/") => b"",
+        Some(end) => &key[..end],
+        None => split_key(key.strip_suffix(b"/").unwrap_or(key)).0,
+    }
+}
+
 /// Carries the deletions out: files in parallel, then directories, then the times of what is left.
 pub fn carry_out<'r>(work: &Work<'r>, cx: &'r Context<'r>, graveyard: &mut Graveyard) -> std::io::Result<()> {
     if cx.dry_run() {
@@ -144,17 +153,17 @@ pub fn carry_out<'r>(work: &Work<'r>, cx: &'r Context<'r>, graveyard: &mut Grave
     let mut group: Vec<Doomed> = Vec::new();
     let submit = |group: Vec<Doomed>| {
         if let Some(first) = group.first() {
-            let dir = split_key(&first.key).0.to_vec();
+            let dir = dir_of(&first.key).to_vec();
             work.pool.submit(Box::new(move || remove(&dir, &group)));
         }
     };
     graveyard.each(|doomed, restore| {
-        let dir = split_key(&doomed.key).0;
+        let dir = dir_of(&doomed.key);
         note(dir, restore);
         if doomed.kind == Kind::Dir || cx.control.should_stop() {
             return;
         }
-        if group.len() >= JOB || group.first().is_some_and(|first| split_key(&first.key).0 != dir) {
+        if group.len() >= JOB || group.first().is_some_and(|first| dir_of(&first.key) != dir) {
             submit(std::mem::take(&mut group));
         }
         group.push(doomed);
@@ -163,7 +172,7 @@ pub fn carry_out<'r>(work: &Work<'r>, cx: &'r Context<'r>, graveyard: &mut Grave
     work.pool.drain();
     graveyard.each(|doomed, _| {
         if doomed.kind == Kind::Dir && !cx.control.should_stop() {
-            remove(split_key(&doomed.key).0, std::slice::from_ref(&doomed));
+            remove(dir_of(&doomed.key), std::slice::from_ref(&doomed));
         }
     })?;
     for (key, mtime) in touched.lock().unwrap_or_else(PoisonError::into_inner).iter() {
@@ -177,6 +186,13 @@ pub fn carry_out<'r>(work: &Work<'r>, cx: &'r Context<'r>, graveyard: &mut Grave
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn directories_of_odd_names() {
+        for (key, dir) in [("a", ""), ("a/b", "a"), ("a/b/c", "a/b"), ("/a", ""), ("//", ""), ("a/", ""), ("a/b/", "a"), ("a//b", "a")] {
+            assert_eq!(dir_of(key.as_bytes()), dir.as_bytes(), "{key}");
+        }
+    }
 
     #[test]
     fn the_list_is_kept_in_order_also_on_disk() {

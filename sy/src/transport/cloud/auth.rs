@@ -1,5 +1,6 @@
 //! Finds credentials where the providers' own tools look for them: files, the environment, programs, the machine.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use ureq::{Agent, AsSendBody};
 
 /// What the search may use: files, HTTP without retries, programs, the environment as it is now.
 pub fn context() -> Context {
-    Context::new().with_file_read(Files).with_http_send(Requests::new()).with_command_execute(Programs).with_env(OsEnv)
+    Context::new().with_file_read(Files).with_http_send(Requests::new()).with_command_execute(Programs).with_env(Variables)
 }
 
 pub fn variable(name: &str) -> Option<String> {
@@ -18,6 +19,24 @@ pub fn variable(name: &str) -> Option<String> {
 
 pub fn home() -> Option<PathBuf> {
     OsEnv.home_dir()
+}
+
+/// The environment, as `variable` sees it: an empty variable is as good as none.
+#[derive(Debug)]
+struct Variables;
+
+impl Env for Variables {
+    fn var(&self, name: &str) -> Option<String> {
+        variable(name)
+    }
+
+    fn vars(&self) -> HashMap<String, String> {
+        OsEnv.vars().into_iter().filter(|(_, value)| !value.is_empty()).collect()
+    }
+
+    fn home_dir(&self) -> Option<PathBuf> {
+        home()
+    }
 }
 
 #[derive(Debug)]

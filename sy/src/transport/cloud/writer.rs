@@ -194,13 +194,19 @@ impl<'r> CloudWriter<'r> {
         };
         let (upload, kept) = match kept {
             Some(kept) => kept,
-            None => match self.store.begin(key, attributes) {
-                // What stands in for a service may know no parts.
-                Err(error) if error.kind == ErrorKind::Unsupported && size <= self.features.max_put => {
-                    return self.at_once(key, content, attributes, when);
+            None => {
+                // One of other content, which the note would be lost of.
+                if let Some(old) = self.uploads.of(key) {
+                    self.store.abort(key, &old);
                 }
-                begun => (begun?, Vec::new()),
-            },
+                match self.store.begin(key, attributes) {
+                    // What stands in for a service may know no parts.
+                    Err(error) if error.kind == ErrorKind::Unsupported && size <= self.features.max_put => {
+                        return self.at_once(key, content, attributes, when);
+                    }
+                    begun => (begun?, Vec::new()),
+                }
+            }
         };
         self.uploads.note(key, content.mark(), part_size, &upload);
         let sent = self.send_parts(key, content, part_size, &upload, &kept).and_then(|(parts, sums)| {

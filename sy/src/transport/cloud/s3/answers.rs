@@ -145,13 +145,11 @@ pub fn md5_of(tag: &str) -> Option<[u8; 16]> {
 
 /// A page of a listing.
 pub fn page(body: &[u8], shallow: bool) -> Result<Page> {
-    let encoded = std::str::from_utf8(body).is_ok_and(|text| text.contains("<EncodingType>url</EncodingType>"));
-    let key = |text: &str| if encoded { uri::decode(text) } else { text.as_bytes().to_vec() };
     let mut page = Page::default();
-    let (mut object, mut truncated) = (empty(), None);
+    let (mut object, mut truncated, mut encoded) = (empty(), None, false);
     xml::walk(body, |met| match met {
         Met::Text { parent: "Contents", name, text } => match name {
-            "Key" => object.key = key(text),
+            "Key" => object.key = text.as_bytes().to_vec(),
             "Size" => object.size = text.trim().parse().unwrap_or(0),
             "ETag" => object.tag = bare(text),
             "LastModified" => {
@@ -159,12 +157,19 @@ pub fn page(body: &[u8], shallow: bool) -> Result<Page> {
             }
             _ => {}
         },
-        Met::Text { parent: "CommonPrefixes", name: "Prefix", text } if shallow => page.prefixes.push(key(text)),
+        Met::Text { parent: "CommonPrefixes", name: "Prefix", text } if shallow => page.prefixes.push(text.as_bytes().to_vec()),
+        Met::Text { name: "EncodingType", text, .. } => encoded = text.trim() == "url",
         Met::Text { name: "NextContinuationToken", text, .. } => page.next = Some(text.to_owned()),
         Met::Text { name: "IsTruncated", text, .. } => truncated = text.trim().parse().ok(),
         Met::End { name: "Contents" } => page.objects.push(std::mem::replace(&mut object, empty())),
         _ => {}
     })?;
+    // Some services say it behind the keys that it is about.
+    if encoded {
+        for key in page.objects.iter_mut().map(|object| &mut object.key).chain(&mut page.prefixes) {
+            *key = uri::decode(&String::from_utf8_lossy(key));
+        }
+    }
     match truncated {
         Some(false) => page.next = None,
         Some(true) if page.next.is_some() => {}
@@ -227,6 +232,15 @@ mod tests {
         let object = &page.objects[0];
         assert_eq!((object.key.as_slice(), object.size, object.tag.as_str()), (&b"a//b c\x01"[..], 3, "e-2"));
         assert_eq!(object.modified.seconds, 1_617_196_800);
+    }
+
+    #[test]
+    fn keys_are_decoded_wherever_their_encoding_is_told() {
+        let body = b"<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>n%C3%A9%2B</Key></Contents>\
+            <CommonPrefixes><Prefix>%2F/</Prefix></CommonPrefixes><EncodingType>url</EncodingType></ListBucketResult>";
+        let page = page(body, true).expect("a page");
+        assert_eq!(page.objects[0].key, "né+".as_bytes());
+        assert_eq!(page.prefixes, [b"//"]);
     }
 
     #[test]

@@ -1,0 +1,358 @@
+"""Object stores that tests start themselves, on loopback: installed once into the user's cache, ended by their process.
+
+`python tests/servers.py install` installs all of them. A server that can't be had skips the tests that need it; where
+`CI` is in the environment it fails them.
+
+A server says how to reach it (`env`: what a run needs in its environment) and makes buckets; a bucket is what a test
+looks into, and fills, behind sypy's back. For another kind of storage write one more pair of these.
+"""
+
+import ctypes
+import dataclasses
+import fcntl
+import functools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from fault_proxy import Proxy, s3_kind
+
+# As they were before any test set variables of its own.
+ENVIRONMENT = dict(os.environ)
+HOME = Path(ENVIRONMENT.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sypy" / "servers"
+VERSITYGW = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
+REGION = "us-east-1"
+READY_WITHIN = 60
+
+
+class Missing(Exception):
+    """Why a server can't be had here."""
+
+
+# Installing.
+
+
+def go_binary(name: str, module: str) -> Path:
+    """Builds a Go program once; another version of it is another file."""
+    binary = HOME / f"{name}-{module.rpartition('@')[2]}"
+    if binary.is_file():
+        return binary
+    if shutil.which("go") is None:
+        raise Missing(f"{name} is built with Go, which is not installed")
+    HOME.mkdir(parents=True, exist_ok=True)
+    with open(HOME / f".{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not binary.is_file():
+            with tempfile.TemporaryDirectory(dir=HOME) as place:
+                environment = ENVIRONMENT | {"GOBIN": place, "GOFLAGS": "-buildvcs=false"}
+                command = ["go", "install", "-ldflags=-s -w", module]
+                done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+                if done.returncode != 0:
+                    raise Missing(f"go install {module} failed: {done.stderr.strip()[-500:]}")
+                os.replace(f"{place}/{name}", binary)
+    return binary
+
+
+def versitygw_binary() -> Path:
+    return go_binary("versitygw", VERSITYGW)
+
+
+def moto_command() -> list[str]:
+    # It comes with the packages for tests.
+    try:
+        import flask  # noqa: F401
+        import flask_cors  # noqa: F401
+        import moto  # noqa: F401
+    except ImportError as error:
+        raise Missing(f"moto is not installed: {error}") from error
+    return [sys.executable, "-m", "moto.server"]
+
+
+INSTALLERS: dict[str, Callable[[], object]] = {"versitygw": versitygw_binary, "moto": moto_command}
+
+
+# Starting.
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def end_with_parent() -> None:
+    """No server outlives the tests, however they end."""
+    parent_death_signal = 1
+    ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL)
+
+
+@dataclasses.dataclass
+class Started:
+    process: subprocess.Popen
+    url: str
+    log: Path
+
+    def wait_until_ready(self, path: str) -> None:
+        end = time.monotonic() + READY_WITHIN
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        while time.monotonic() < end and self.process.poll() is None:
+            try:
+                opener.open(self.url + path, timeout=2).close()
+                return
+            except urllib.error.HTTPError as error:
+                if error.code < 500:
+                    return
+            except OSError:
+                pass
+            time.sleep(0.02)
+        raise Missing(f"the server did not start: {self.log.read_text(errors='replace')[-500:]}")
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def start(command: list, port: int, place: Path, ready: str = "/", **variables: str) -> Started:
+    log = place / "log"
+    with open(log, "wb") as out:
+        process = subprocess.Popen(
+            [os.fspath(part) for part in command],
+            stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=place, env=ENVIRONMENT | variables,
+            start_new_session=True, preexec_fn=end_with_parent,
+        )  # fmt: skip
+    started = Started(process, f"http://127.0.0.1:{port}", log)
+    try:
+        started.wait_until_ready(ready)
+    except BaseException:
+        started.end()
+        raise
+    return started
+
+
+# What tests see of them.
+
+
+@dataclasses.dataclass(frozen=True)
+class S3Server:
+    """A server of S3, or a proxy in front of it."""
+
+    name: str
+    url: str
+    access_key_id: str
+    secret_access_key: str
+    # What it keeps keys in: with real directories some keys are impossible.
+    any_key: bool
+    checks_sums: bool
+    kind_of: Callable = s3_kind
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": self.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": self.secret_access_key,
+            "AWS_REGION": REGION,
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    @property
+    def config(self) -> dict:
+        """The same as fields of `sypy.S3Config`."""
+        return {
+            "endpoint": self.url,
+            "access_key_id": self.access_key_id,
+            "secret_access_key": self.secret_access_key,
+            "region": REGION,
+        }
+
+    @functools.cached_property
+    def client(self):
+        """boto3's, as another program that uses the bucket."""
+        import boto3
+        from botocore.config import Config
+
+        config = Config(
+            s3={"addressing_style": "path"}, retries={"max_attempts": 1}, connect_timeout=5, read_timeout=60,
+            max_pool_connections=32, request_checksum_calculation="when_required", response_checksum_validation="when_required",
+        )  # fmt: skip
+        session = boto3.session.Session(
+            aws_access_key_id=self.access_key_id, aws_secret_access_key=self.secret_access_key, region_name=REGION
+        )
+        return session.client("s3", endpoint_url=self.url, config=config)
+
+    def bucket(self, **options) -> "S3Bucket":
+        """A new one."""
+        name = f"t-{uuid.uuid4().hex[:20]}"
+        self.client.create_bucket(Bucket=name, **options)
+        return S3Bucket(self, name)
+
+    def behind(self, proxy: Proxy) -> "S3Server":
+        """The same server as seen through the proxy."""
+        return dataclasses.replace(self, url=proxy.url)
+
+
+@dataclasses.dataclass(frozen=True)
+class S3Bucket:
+    server: S3Server
+    name: str
+
+    def url(self, key: str = "") -> str:
+        return f"s3://{self.name}/{key}"
+
+    @property
+    def _client(self):
+        return self.server.client
+
+    def put(self, key: str, content: bytes | str = b"", metadata: Mapping[str, str] | None = None, **options) -> str:
+        """Returns the ETag."""
+        body = content.encode() if isinstance(content, str) else content
+        done = self._client.put_object(
+            Bucket=self.name,
+            Key=key,
+            Body=body,
+            Metadata=dict(metadata or {}),
+            ContentType="application/x-test",
+            **options,
+        )
+        return done["ETag"].strip('"')
+
+    def begin_upload(self, key: str) -> str:
+        return self._client.create_multipart_upload(Bucket=self.name, Key=key)["UploadId"]
+
+    def get(self, key: str) -> bytes:
+        return self._client.get_object(Bucket=self.name, Key=key)["Body"].read()
+
+    def head(self, key: str) -> dict:
+        return self._client.head_object(Bucket=self.name, Key=key, ChecksumMode="ENABLED")
+
+    def metadata(self, key: str) -> dict[str, str]:
+        return {name.lower(): value for name, value in self.head(key)["Metadata"].items()}
+
+    def delete(self, key: str) -> None:
+        self._client.delete_object(Bucket=self.name, Key=key)
+
+    def listed(self, prefix: str = "") -> dict[str, dict]:
+        """What a listing says of each object."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
+        return {item["Key"]: item for page in pages for item in page.get("Contents", [])}
+
+    def all_keys(self, prefix: str = "") -> set[str]:
+        return set(self.listed(prefix))
+
+    def objects(self, prefix: str = "") -> dict[str, bytes]:
+        return {key[len(prefix) :]: self.get(key) for key in self.all_keys(prefix)}
+
+    def tags(self, prefix: str = "") -> dict[str, str]:
+        """Key to ETag and time: what changes with any write."""
+        return {key: f"{item['ETag']} {item['LastModified']}" for key, item in self.listed(prefix).items()}
+
+    def uploads(self) -> list[str]:
+        """Keys of uploads in parts that are neither completed nor given up."""
+        answer = self._client.list_multipart_uploads(Bucket=self.name)
+        return [upload["Key"] for upload in answer.get("Uploads", [])]
+
+
+def start_versitygw(place: Path) -> tuple[Started, S3Server]:
+    """Over a directory, as any POSIX file system: checks signatures, sums and conditions."""
+    data, port = place / "data", free_port()
+    data.mkdir()
+    (place / "versions").mkdir()
+    binary = versitygw_binary()
+    sidecar = []
+    try:
+        os.setxattr(data, "user.probe", b"1")
+    except OSError:
+        (place / "sidecar").mkdir()
+        sidecar = ["--sidecar", place / "sidecar"]
+    command = [
+        binary, "--port", f"127.0.0.1:{port}", "--region", REGION, "--keep-alive", "--quiet", "--health", "/health",
+        "posix", *sidecar, data,
+    ]  # fmt: skip
+    secrets = {"ROOT_ACCESS_KEY": "testkey", "ROOT_SECRET_KEY": "a-secret-of-versitygw"}
+    started = start(command, port, place, "/health", **secrets)
+    return started, S3Server("versitygw", started.url, *secrets.values(), any_key=False, checks_sums=True)
+
+
+def start_moto(place: Path) -> tuple[Started, S3Server]:
+    """In memory: takes any key, checks conditions, neither signatures nor sums."""
+    port = free_port()
+    started = start([*moto_command(), "-H", "127.0.0.1", "-p", str(port)], port, place)
+    return started, S3Server("moto", started.url, "moto-key", "a-secret-of-moto", any_key=True, checks_sums=False)
+
+
+STARTERS = {"versitygw": start_versitygw, "moto": start_moto}
+
+
+def server(name: str, place: Path) -> Iterator[S3Server]:
+    try:
+        started, server = STARTERS[name](place)
+    except Missing as missing:
+        if ENVIRONMENT.get("CI"):
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+    yield server
+    started.end()
+
+
+# Each process of the tests has its own: buckets are new for every test, and both start in a moment.
+
+
+@pytest.fixture(scope="session")
+def versitygw(tmp_path_factory):
+    yield from server("versitygw", tmp_path_factory.mktemp("versitygw"))
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory):
+    yield from server("moto", tmp_path_factory.mktemp("moto"))
+
+
+@pytest.fixture(scope="session", params=list(STARTERS))
+def store(request):
+    """Each server in turn: what every one of them must do alike."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def proxied():
+    """Puts a proxy in front of a server: `server, proxy = proxied(versitygw)`."""
+    proxies: list[Proxy] = []
+
+    def proxied(server) -> tuple:
+        proxies.append(Proxy(server.url, server.kind_of).start())
+        return server.behind(proxies[-1]), proxies[-1]
+
+    yield proxied
+    for proxy in proxies:
+        proxy.end()
+
+
+def main(words: list[str]) -> int:
+    if words[:1] != ["install"]:
+        print(f"usage: {sys.argv[0]} install [NAME…]", file=sys.stderr)
+        return 2
+    wrong = 0
+    for name in words[1:] or INSTALLERS:
+        try:
+            print(f"{name}: {INSTALLERS[name]()}")
+        except Missing as missing:
+            print(f"{name}: {missing}", file=sys.stderr)
+            wrong = 1
+    return wrong
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

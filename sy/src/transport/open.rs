@@ -47,6 +47,11 @@ pub fn store(path: &SyncPath, access: &Access, stop: &Stop) -> Result<Box<dyn St
             let login = access.gcs.clone().unwrap_or_default();
             Ok(Box::new(super::cloud::Gcs::open(bucket, &login, stop.clone())?))
         }
+        #[cfg(feature = "azure")]
+        Scheme::Azure { container } => {
+            let login = access.azure.clone().unwrap_or_default();
+            Ok(Box::new(super::cloud::Azure::open(container, &login, stop.clone())?))
+        }
         other => Err(not_here(path, other)),
     }
 }

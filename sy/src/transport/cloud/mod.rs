@@ -1,7 +1,13 @@
 //! Object stores: S3, GCS, Azure, behind one trait.
+#![cfg_attr(
+    not(all(feature = "s3", feature = "gcs", feature = "azure")),
+    allow(dead_code, reason = "which parts are needed depends on the features of the build")
+)]
 
 mod attributes;
 mod auth;
+#[cfg(feature = "azure")]
+mod azure;
 mod client;
 mod config;
 mod download;
@@ -24,6 +30,8 @@ mod writer;
 mod xml;
 
 pub use attributes::{civil, content_type};
+#[cfg(feature = "azure")]
+pub use azure::Azure;
 pub use client::CloudClientOptions;
 pub use config::{AzureConfig, BucketStyle, GcsConfig, S3Config};
 pub use download::DownloadLane;

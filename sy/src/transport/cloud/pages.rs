@@ -27,7 +27,8 @@ pub fn pages(store: &dyn Store, prefix: &[u8], stop: &Stop, take: &mut dyn FnMut
         if list.next.is_none() {
             break;
         }
-        if let (true, Some(last)) = (n + 1 == LONG && store.features().ordered, last) {
+        let features = store.features();
+        if let (true, Some(last)) = (n + 1 == LONG && features.ordered && features.begins_anywhere, last) {
             let bounds = bounds(store, prefix, &last)?;
             if bounds.len() > 1 {
                 return in_ranges(store, prefix, stop, list, &bounds, take);
@@ -177,6 +178,7 @@ mod tests {
                 deletes_at_once: 1,
                 directories: false,
                 ordered: true,
+                begins_anywhere: true,
             }
         }
 

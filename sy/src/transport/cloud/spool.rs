@@ -122,8 +122,11 @@ impl Spool {
                 Entry::Object { name, object } => {
                     let tag = object.tag.clone().into_bytes().into_boxed_slice();
                     let mut meta = meta_of(&object);
-                    // Where a link leads is its content, and no listing has that.
-                    meta.known.all &= meta.kind != Kind::Symlink;
+                    // Where a link leads is its content, which no listing has, and who may run as somebody else is judged
+                    // where it is asked for.
+                    if meta.kind == Kind::Symlink || meta.mode & 0o7000 != 0 {
+                        meta.known = Known::NOTHING;
+                    }
                     listing.push(name, meta, Some(tag));
                 }
             }
@@ -480,6 +483,19 @@ mod tests {
                 found.push(format!("p/{}", String::from_utf8_lossy(&child)));
             }
         }
+    }
+
+    #[test]
+    fn what_a_listing_tells_is_all_there_is_but_for_links_and_special_modes() {
+        let known = |mode: Option<u32>| {
+            let mut builder = Builder::new(b"p/");
+            let attributes = Some(Attributes { mode, ..Attributes::default() });
+            assert!(builder.push(&Object { attributes, ..object("p/a", 1) }).is_ok());
+            let listing = builder.finish().ok().and_then(|spool| spool.list(b"").ok()).expect("one object");
+            listing.item(0).meta.known
+        };
+        assert!(known(None).all && known(Some(0o100_644)).mode);
+        assert_eq!((known(Some(0o120_777)), known(Some(0o104_755))), (Known::NOTHING, Known::NOTHING));
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct Features {
     pub directories: bool,
     /// Listings come in the byte order of the keys.
     pub ordered: bool,
+    /// A listing can begin behind any key, and costs no more for it.
+    pub begins_anywhere: bool,
 }
 
 /// An object as a listing shows it.

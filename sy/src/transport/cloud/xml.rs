@@ -8,6 +8,11 @@ use crate::error::{ErrorKind, Result, SyncError};
 
 /// What is met on the way through a document.
 pub enum Met<'x> {
+    /// An attribute of the element that has just begun.
+    Attribute {
+        name: &'x str,
+        value: &'x str,
+    },
     /// An element with text in it, and the one that holds it.
     Text {
         parent: &'x str,
@@ -32,6 +37,9 @@ pub fn walk(xml: &[u8], mut visit: impl FnMut(Met<'_>)) -> Result<()> {
                 path.push(start.local_name().as_ref().to_owned());
                 text.clear();
                 leaf = true;
+                for attribute in start.attributes().flatten() {
+                    visit(Met::Attribute { name: attribute.key.as_ref(), value: &attribute.value });
+                }
             }
             Event::Text(part) => text.push_str(&part),
             Event::CData(part) => text.push_str(&part),

@@ -56,6 +56,7 @@ impl Store for Gcs {
             deletes_at_once: 256,
             directories: false,
             ordered: true,
+            begins_anywhere: true,
         }
     }
 

@@ -136,6 +136,7 @@ impl Store for S3 {
             deletes_at_once: 1000,
             directories: false,
             ordered: true,
+            begins_anywhere: true,
         }
     }
 

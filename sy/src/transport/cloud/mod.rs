@@ -10,6 +10,7 @@ mod auth;
 mod azure;
 mod client;
 mod config;
+mod deletes;
 mod download;
 mod endpoint;
 mod gate;

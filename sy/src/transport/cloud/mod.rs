@@ -1,19 +1,19 @@
 //! Object stores: S3, GCS, Azure, behind one trait.
 
-mod attributes;
+pub(super) mod attributes;
 mod auth;
 mod client;
 mod config;
 mod download;
 mod endpoint;
 mod gate;
-mod http;
+pub(super) mod http;
 mod relay;
 #[cfg(feature = "s3")]
 mod s3;
 mod spool;
-mod store;
-mod sums;
+pub(super) mod store;
+pub(super) mod sums;
 mod upload;
 mod uri;
 mod writer;
@@ -28,6 +28,8 @@ pub use relay::RelayLane;
 pub use s3::S3;
 pub use store::Store;
 pub use upload::UploadLane;
+#[cfg(feature = "opendal")]
+pub(super) use writer::read_error;
 
 /// A tag without the quotation marks that it has in headers, and not always in lists.
 fn bare(tag: &str) -> String {

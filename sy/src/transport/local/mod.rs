@@ -25,7 +25,7 @@ pub use reader::{Reader, changed};
 pub use root::{Follow, stat_at, stat_fd};
 pub use temp::is_ours;
 #[cfg(feature = "opendal")]
-pub use temp::{Ours, TempNames, ours};
+pub(super) use temp::{Ours, TempNames, ours};
 pub use writer::{Temp, Writer};
 
 pub(crate) use super::child_key;

@@ -120,6 +120,10 @@ impl Settings {
                 options.insert((*name).to_owned(), value);
             }
         }
+        // OpenDAL begins in the user's home directory with SFTP only.
+        if service.name == "sftp" {
+            options.entry("root".to_owned()).or_insert_with(|| "/".to_owned());
+        }
         let settings = Self { service, options };
         // It is printed in errors.
         if authority_of(settings.place()).contains('@') {

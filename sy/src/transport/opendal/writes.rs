@@ -14,6 +14,9 @@ use crate::error::{ErrorKind, Result, SyncError};
 use crate::transport::cloud::http::Body;
 use crate::transport::local::{Ours, ours};
 
+/// Some WebDAV servers rename to what stands before such a character, whatever is there.
+const TRICKY: [char; 3] = ['?', ';', '#'];
+
 impl OpenDal {
     /// Makes a file, or a directory where the name ends with a slash. Returns its tag.
     pub fn write(&self, path: &str, body: Body<'_>) -> Result<String> {
@@ -124,14 +127,17 @@ impl OpenDal {
             return self.work.wait_for(ftp.rename(from, to));
         }
         self.not_over_a_directory(to)?;
-        if !to.contains('?') {
+        let tricky: String = TRICKY.iter().filter(|&&c| to.contains(c)).collect();
+        if tricky.is_empty() {
             return self.work.wait(self.operator.rename(from, to));
         }
-        // Some WebDAV servers rename to what stands before the question mark, whatever is there.
-        let with_mark = format!("{from}?");
-        self.work.wait(self.operator.rename(from, &with_mark))?;
-        if self.stat(&with_mark)?.is_none() {
-            return Err(SyncError::unsupported("the server does not rename to a name with a question mark"));
+        // Found out with a name of our own, lest a file of another name is lost.
+        let with_mark = format!("{from}{tricky}");
+        let tried = self.work.wait(self.operator.rename(from, &with_mark));
+        match tried {
+            Err(error) if error.retryable || error.kind == ErrorKind::Cancelled => return Err(error),
+            Ok(()) if self.stat(&with_mark)?.is_some() => {}
+            _ => return Err(SyncError::unsupported(format!("the server can't rename to a name that has {tricky} in it"))),
         }
         let renamed = self.work.wait(self.operator.rename(&with_mark, to));
         if renamed.is_err() {

@@ -107,7 +107,10 @@ impl Lane for RelayLane<'_> {
         Ok(match op.what {
             What::CopyIfDifferent if self.same_content(dir, op)? => Applied::Same,
             What::Metadata if self.to.can_set_attributes() => Applied::Metadata,
-            What::Copy | What::CopyIfDifferent | What::Metadata => self.to.outcome(op),
+            What::Copy | What::CopyIfDifferent | What::Metadata => {
+                self.to.can_hold(dir, op)?;
+                self.to.outcome(op)
+            }
             What::Attributes | What::Nothing | What::Ask => Applied::Same,
         })
     }

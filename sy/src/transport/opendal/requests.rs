@@ -69,6 +69,7 @@ impl Store for OpenDal {
             deletes_at_once: 1,
             directories: self.service.directories,
             ordered: false,
+            begins_anywhere: false,
         }
     }
 

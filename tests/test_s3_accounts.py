@@ -56,12 +56,12 @@ def misleading(monkeypatch):
         file.write("[default]\naws_access_key_id = wrong\naws_secret_access_key = wrong\n")
 
 
-def test_an_explicit_config_wins_over_every_variable_and_profile(store, misleading, src, dst):
-    bucket = store.bucket()
+def test_an_explicit_config_wins_over_every_variable_and_profile(s3, misleading, src, dst):
+    bucket = s3.bucket()
     build(src, {"a": "1"})
-    sypy.sync(f"{src}/", bucket.url(), s3=config(store))
+    sypy.sync(f"{src}/", bucket.url(), s3=config(s3))
     assert bucket.objects() == {"a": b"1"}
-    sypy.sync(bucket.url(), f"{dst}/", source_options=config(store))
+    sypy.sync(bucket.url(), f"{dst}/", source_options=config(s3))
     assert keys(dst) == {"a"}
 
 

@@ -52,8 +52,8 @@ impl<'r> RelayLane<'r> {
             let from = Origin { bucket: self.from.store().bucket(), key: &whole, tag, size: op.source.size };
             match self.to.copy(dir, op, &from) {
                 Ok(made) => return Ok(Done { applied: self.to.outcome(op), made }),
-                // The destination's account may not read the source; the source's own may.
-                Err(error) if error.kind == ErrorKind::PermissionDenied => {}
+                // The destination's account may not read the source, where the source's own may; or the service can't name it.
+                Err(error) if matches!(error.kind, ErrorKind::PermissionDenied | ErrorKind::Unsupported) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -107,7 +107,10 @@ impl Lane for RelayLane<'_> {
         Ok(match op.what {
             What::CopyIfDifferent if self.same_content(dir, op)? => Applied::Same,
             What::Metadata if self.to.can_set_attributes() => Applied::Metadata,
-            What::Copy | What::CopyIfDifferent | What::Metadata => self.to.outcome(op),
+            What::Copy | What::CopyIfDifferent | What::Metadata => {
+                self.to.can_hold(dir, op)?;
+                self.to.outcome(op)
+            }
             What::Attributes | What::Nothing | What::Ask => Applied::Same,
         })
     }

@@ -121,7 +121,10 @@ impl Lane for UploadLane<'_> {
                 }
             }
             What::Metadata if self.to.can_set_attributes() => Applied::Metadata,
-            What::Copy | What::CopyIfDifferent | What::Metadata => self.to.outcome(op),
+            What::Copy | What::CopyIfDifferent | What::Metadata => {
+                self.to.can_hold(dir, op)?;
+                self.to.outcome(op)
+            }
             What::Attributes | What::Nothing | What::Ask => Applied::Same,
         })
     }

@@ -146,6 +146,7 @@ impl<'r> CloudWriter<'r> {
         }
         if let Some(old) = &op.dest {
             self.keep_aside(&key, old, op.dest_target.as_deref())?;
+            self.clear_way(&key, old)?;
         }
         let whole = self.at.key_of(&key);
         let (size, when) = (content.size(), self.when(op));
@@ -369,11 +370,21 @@ impl<'r> CloudWriter<'r> {
         let key = self.key(dir, op);
         if let Some(old) = &op.dest {
             self.keep_aside(&key, old, op.dest_target.as_deref())?;
+            self.clear_way(&key, old)?;
         }
         let tag = self.store.copy(from, &self.at.key_of(&key), None, self.when(op)).map_err(|error| self.at.at(error, "write", &key))?;
         self.control.bytes.fetch_add(from.size, Relaxed);
         dir.touch();
         Ok(made(&tag, from.size))
+    }
+
+    /// The object that stands for an empty directory makes way for what takes its place, or both would be there.
+    fn clear_way(&self, key: &[u8], old: &Meta) -> Result<()> {
+        if old.kind != Kind::Dir || old.nlink == 0 || self.features.directories {
+            return Ok(());
+        }
+        let marker = [&self.at.key_of(key), &b"/"[..]].concat();
+        self.store.delete(&[&marker]).into_iter().collect::<Result<()>>().map_err(|error| self.at.at(error, "replace", key))
     }
 
     /// `backup_dir`: copies what will be replaced or removed below it.

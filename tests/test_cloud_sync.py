@@ -129,6 +129,24 @@ def test_changes_are_found_and_carried_over(store, bucket, sync_at, src, dst):
     assert_same(src, dst)
 
 
+@pytest.mark.parametrize("way", ["up", "across"])
+def test_what_takes_the_place_of_an_empty_directory_stands_there_alone(store, bucket, sync_at, src, dst, way):
+    build(src, {"a/": None, "b/": None, "c": "1"})
+    other = store.bucket()
+    for place in (bucket, other):
+        sync_at(store, f"{src}/", place.url("x/")).done()
+    os.rmdir(src / "a")
+    os.rmdir(src / "b")
+    build(src, {"a": "now a file", "b": Link("c")})
+    sync_at(store, f"{src}/", bucket.url("x/")).done()
+    if way == "across":
+        sync_at(store, bucket.url("x/"), other.url("x/")).done()
+    there = bucket if way == "up" else other
+    assert there.all_keys() == {"x/a", "x/b", "x/c"}
+    sync_at(store, there.url("x/"), f"{dst}/").done()
+    assert_same(src, dst)
+
+
 def test_without_times_or_permissions_none_travel(store, bucket, sync_at, src):
     build(src, {"a": File("1", mode=0o600)})
     sync_at(store, f"{src}/", bucket.url(), preserve_times=False, preserve_permissions=False).done()

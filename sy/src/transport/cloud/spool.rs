@@ -454,6 +454,7 @@ impl<'b> Reader<'b> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::key_order;
 
     fn object(key: &str, size: u64) -> Object {
         Object { key: key.into(), size, modified: Time::default(), tag: format!("tag of {key}"), attributes: None }
@@ -472,6 +473,8 @@ mod tests {
     /// Every object's key, found by walking the directories.
     fn walked(spool: &Spool, key: &[u8], found: &mut Vec<String>) {
         let listing = spool.list(key).expect("a directory");
+        let order = |n: usize| key_order(listing.name(n - 1), listing.item(n - 1).meta.kind, listing.name(n), listing.item(n).meta.kind);
+        assert!((1..listing.len()).all(|n| order(n).is_lt()), "listings are in the order in which they are joined");
         for n in 0..listing.len() {
             let child = crate::transport::child_key(key, listing.name(n));
             if listing.item(n).meta.kind == Kind::Dir {
@@ -532,8 +535,8 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_key_gets_lost(keys in proptest::collection::btree_set("p/[ab./-]{0,6}", 1..20)) {
-            let keys: Vec<(&str, u64)> = keys.iter().map(|key| (key.as_str(), 0)).collect();
+        fn no_key_gets_lost(keys in proptest::collection::btree_map("p/[ab./-]{0,6}", 0u64..2, 1..20)) {
+            let keys: Vec<(&str, u64)> = keys.iter().map(|(key, size)| (key.as_str(), *size)).collect();
             let mut found = Vec::new();
             walked(&spool(&keys), b"", &mut found);
             found.sort();

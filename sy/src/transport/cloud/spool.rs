@@ -121,13 +121,7 @@ impl Spool {
                 }
                 Entry::Object { name, object } => {
                     let tag = object.tag.clone().into_bytes().into_boxed_slice();
-                    let mut meta = meta_of(&object);
-                    // Where a link leads is its content, which no listing has, and who may run as somebody else is judged
-                    // where it is asked for.
-                    if meta.kind == Kind::Symlink || meta.mode & 0o7000 != 0 {
-                        meta.known = Known::NOTHING;
-                    }
-                    listing.push(name, meta, Some(tag));
+                    listing.push(name, as_listed(meta_of(&object)), Some(tag));
                 }
             }
         }
@@ -238,6 +232,13 @@ pub fn meta_of(object: &Object) -> Meta {
         ..blank()
     };
     object.attributes.as_ref().map_or(meta, |attributes| attributes.complete(&meta))
+}
+
+/// What counts of it without another look. Where a link leads is its content, which is not told, and who may run as somebody
+/// else is judged where it is asked for.
+pub fn as_listed(meta: Meta) -> Meta {
+    let open = meta.kind == Kind::Symlink || meta.mode & 0o7000 != 0;
+    Meta { known: if open { Known::NOTHING } else { meta.known }, ..meta }
 }
 
 fn blank() -> Meta {

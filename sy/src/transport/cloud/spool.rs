@@ -83,7 +83,7 @@ impl Spool {
             }
         }
         let mut all = Vec::new();
-        pages(store, prefix, stop, &mut |page| {
+        pages(store, prefix, stop, false, &mut |page| {
             all.extend(page.objects);
             Ok(())
         })
@@ -98,7 +98,7 @@ impl Spool {
 
     fn in_order(store: &dyn Store, prefix: &[u8], stop: &Stop) -> Result<Self, Trouble> {
         let mut builder = Builder::new(prefix);
-        pages(store, prefix, stop, &mut |page| page.objects.iter().try_for_each(|object| builder.push(object)))?;
+        pages(store, prefix, stop, true, &mut |page| page.objects.iter().try_for_each(|object| builder.push(object)))?;
         builder.finish()
     }
 

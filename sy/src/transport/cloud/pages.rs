@@ -271,6 +271,9 @@ mod tests {
         fn realm(&self) -> String {
             "keys".into()
         }
+        fn place(&self) -> String {
+            "keys".into()
+        }
         fn head(&self, _: &[u8]) -> Result<Option<Head>> {
             no()
         }

@@ -187,6 +187,7 @@ impl Kept {
     pub fn push(&mut self, page: &Page) -> Result<()> {
         let mut bytes = Vec::new();
         for object in &page.objects {
+            fits_a_block(object)?;
             write_object(&mut bytes, &object.key, object);
         }
         let at = self.blocks.push(&bytes).map_err(spool_error)?;
@@ -296,6 +297,7 @@ impl<'p> Builder<'p> {
         let Some(key) = object.key.strip_prefix(self.prefix) else {
             return Err(SyncError::new(ErrorKind::Io, "the service listed a key that was not asked for").into());
         };
+        fits_a_block(object)?;
         self.last.clone_from(&object.key);
         let (dirs, rest) = components(key, object.size);
         let depth = self.open.iter().skip(1).zip(&dirs).take_while(|(level, dir)| level.name == **dir).count();
@@ -368,6 +370,14 @@ enum Entry<'b> {
 fn write_text(out: &mut Vec<u8>, text: &[u8]) {
     out.extend_from_slice(&(text.len() as u16).to_le_bytes());
     out.extend_from_slice(text);
+}
+
+/// A text's length is written in two bytes.
+fn fits_a_block(object: &Object) -> Result<()> {
+    if object.key.len().max(object.tag.len()) > usize::from(u16::MAX) {
+        return Err(SyncError::new(ErrorKind::Io, "the service listed a key or a tag that is longer than any can be"));
+    }
+    Ok(())
 }
 
 fn write_dir(out: &mut Vec<u8>, name: &[u8], block: Block, marker: bool) {
@@ -525,6 +535,13 @@ mod tests {
         let mut found = Vec::new();
         walked(&spool, b"", &mut found);
         assert!(found == keys);
+    }
+
+    #[test]
+    fn what_no_block_can_hold_is_refused() {
+        let mut builder = Builder::new(b"");
+        assert!(builder.push(&object(&"a".repeat(70_000), 1)).is_err());
+        assert!(builder.push(&Object { tag: "t".repeat(70_000), ..object("a", 1) }).is_err());
     }
 
     #[test]

@@ -527,6 +527,18 @@ def test_a_backup_dir_outside_of_the_destination_is_refused(store, bucket, sync_
     assert proxy.writes == []
 
 
+def test_a_link_that_is_left_out_stays_where_it_is(store, bucket, sync_at, src, dst):
+    build(src, {"a": "1", "link": Link("a")})
+    sync_at(store, f"{src}/", bucket.url("x/")).done()
+    for source, dest in ((bucket.url("x/"), f"{dst}/"), (bucket.url("x/"), bucket.url("y/"))):
+        dry = sync_at(store, source, dest, links="skip", dry_run=True).done()
+        assert dry.changes == {("a", "create")}
+        assert sync_at(store, source, dest, links="skip").done().changes == dry.changes
+    sync_at(store, bucket.url("x/"), f"{dst}/", links="skip", remove_source_files=True).done()
+    assert bucket.all_keys() == {"x/link", "y/a"}
+    assert keys(dst) == {"a"}
+
+
 def test_links_are_kept_followed_or_left_out(store, bucket, sync_at, src, dst):
     build(src, {"a": "content", "link": Link("a"), "d/up": Link("../a")})
     sync_at(store, f"{src}/", bucket.url("kept/")).done()
@@ -537,6 +549,23 @@ def test_links_are_kept_followed_or_left_out(store, bucket, sync_at, src, dst):
     assert "left/link" not in bucket.all_keys() and "left/d/up" not in bucket.all_keys()
     sync_at(store, bucket.url("kept/"), f"{dst}/", links="skip").done()
     assert {key for key, node in snapshot(dst).items() if node["kind"] == "symlink"} == set()
+
+
+def test_a_bucket_does_not_say_who_runs_as_somebody_else(store, bucket, sync_at, dst):
+    bucket.put("x/a", "1", {"mtime": "1617196800.5", "mode": str(0o104755)})
+    for source, at in (("x/", f"{dst}/"), ("x/a", f"{dst}/")):
+        for _ in range(2):
+            sync_at(store, bucket.url(source), at).done()
+            assert (dst / "a").stat().st_mode & 0o7777 == 0o755
+
+
+def test_a_link_by_itself_is_copied_once(store, bucket, sync_at, src, dst):
+    build(src, {"l": Link("a")})
+    dst.mkdir()
+    for source, dest in ((f"{src}/l", bucket.url()), (bucket.url("l"), f"{dst}/")):
+        assert sync_at(store, source, dest).done().changes == {("l", "create")}
+        assert sync_at(store, source, dest).done().changes == set()
+    assert os.readlink(dst / "l") == "a"
 
 
 def test_a_link_changes_its_target_and_becomes_a_file(store, bucket, sync_at, src, dst):

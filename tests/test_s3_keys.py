@@ -97,6 +97,15 @@ def test_a_file_and_a_directory_of_one_name(moto, sync_at, dst):
     assert snapshot(dst)["a"]["kind"] == first["a"]["kind"], "it does not swing to and fro"
 
 
+def test_a_directorys_own_object_with_content_does_not_hide_what_is_below(moto, sync_at, src):
+    bucket = moto.bucket()
+    build(src, {"c/x": "1", "d": "2"})
+    for key in ("c/", "c/x", "c/old"):
+        bucket.put(key, "1")
+    sync_at(moto, f"{src}/", bucket.url(), delete=True, force_delete=True).done()
+    assert bucket.objects() == {"c/x": b"1", "d": b"2"}
+
+
 def test_a_key_that_is_too_long_fails_by_name_and_the_rest_goes(moto, sync_at, src):
     folder = "f" * 200
     build(src, {"good": "1", "/".join([folder] * 5) + "/" + "x" * 100: "2", "/".join([folder] * 5): None} | {})

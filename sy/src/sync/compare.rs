@@ -1,6 +1,6 @@
 //! Decides what has to happen to one entry, from what both sides say of it. No input, no output.
 
-use crate::cli::Options;
+use crate::cli::{Links, Options};
 use crate::transport::local::{Keep, same_time};
 use crate::transport::{Kind, Meta, What};
 
@@ -17,6 +17,7 @@ pub struct Rules {
     pub ignore_existing: bool,
     pub keep: Keep,
     pub devices: bool,
+    pub skip_links: bool,
     pub min_size: u64,
     pub max_size: u64,
     /// Modification times, in nanoseconds since 1970, that age limits allow.
@@ -38,6 +39,7 @@ impl Rules {
             ignore_existing: options.ignore_existing,
             keep: Keep::new(options),
             devices: options.preserve_devices,
+            skip_links: options.links == Links::Skip,
             min_size: options.min_size.map_or(0, |size| size.0),
             max_size: options.max_size.map_or(u64::MAX, |size| size.0),
             oldest: ago(options.max_age).unwrap_or(i128::MIN),
@@ -52,7 +54,7 @@ pub type Decision = Result<(What, Reason), Reason>;
 
 /// `source` is anything but a directory; `dest` is what stands under its name, if anything does.
 pub fn decide(rules: &Rules, source: &Meta, target: Option<&[u8]>, dest: Option<&Meta>, dest_target: Option<&[u8]>) -> Decision {
-    if source.kind.is_special() && !rules.devices {
+    if source.kind.is_special() && !rules.devices || source.kind == Kind::Symlink && rules.skip_links {
         return Err(Reason::NotPreserved);
     }
     if source.kind == Kind::File {
@@ -61,7 +63,8 @@ pub fn decide(rules: &Rules, source: &Meta, target: Option<&[u8]>, dest: Option<
         }
         let mtime = source.mtime.total_nanos();
         let any_age = (rules.oldest, rules.newest) == (i128::MIN, i128::MAX);
-        if !source.known.all && !any_age {
+        // Its age, and whether it is a link, may leave it out.
+        if !source.known.all && (!any_age || rules.skip_links) {
             return Ok((What::Ask, Reason::New));
         }
         if mtime < rules.oldest || mtime > rules.newest {
@@ -198,6 +201,16 @@ mod tests {
         assert_eq!(verdict(&with(|o| o.min_age = span(10)), &file(6, 995), None), Err(Reason::AgeLimit));
         assert_eq!(verdict(&with(|o| o.max_age = span(10)), &file(6, 985), None), Err(Reason::AgeLimit));
         assert_eq!(verdict(&with(|o| o.max_age = span(10)), &file(6, 995), None), Ok((What::Copy, Reason::New)));
+    }
+
+    #[test]
+    fn what_may_be_a_link_is_asked_for_where_links_are_left_out() {
+        let rules = with(|o| o.links = Links::Skip);
+        let unknown = Meta { known: crate::transport::Known::NOTHING, ..file(1, 1) };
+        assert_eq!(verdict(&rules, &unknown, None), Ok((What::Ask, Reason::New)));
+        assert_eq!(verdict(&with(|_| {}), &unknown, None), Ok((What::Copy, Reason::New)));
+        let link = Meta { kind: Kind::Symlink, ..file(1, 1) };
+        assert_eq!(verdict(&rules, &link, Some(&link)), Err(Reason::NotPreserved));
     }
 
     #[test]

@@ -189,8 +189,14 @@ impl Context<'_> {
 
     /// Asks the storage for what is not known yet, and decides. `false`: there is nothing to do.
     fn decided(&self, dir: &Dir<'_>, op: &mut Op) -> Result<bool, SyncError> {
-        if let Some(lane) = self.lane {
-            lane.ask(dir, op)?;
+        match self.lane {
+            Some(lane) => lane.ask(dir, op)?,
+            // A dry run into what is not there yet: the source can be asked all the same.
+            None => {
+                if let Some((meta, target)) = self.source.stat(&dir.key, op.source_name())? {
+                    (op.source, op.target) = (meta, target);
+                }
+            }
         }
         match decide(&self.rules, &op.source, op.target.as_deref(), op.dest.as_ref(), op.dest_target.as_deref()) {
             Ok((what, reason)) => {

@@ -209,7 +209,8 @@ pub fn key_order(a: &[u8], a_kind: Kind, b: &[u8], b_kind: Kind) -> Ordering {
     match a[..common].cmp(&b[..common]) {
         Ordering::Equal => {
             let next = |name: &[u8], kind| name.get(common).copied().or((kind == Kind::Dir).then_some(b'/'));
-            next(a, a_kind).cmp(&next(b, b_kind)).then(a.len().cmp(&b.len()))
+            // In an object store a name may end in a slash, as no directory's does: it is listed before what is below.
+            next(a, a_kind).cmp(&next(b, b_kind)).then(b.len().cmp(&a.len()))
         }
         order => order,
     }
@@ -251,6 +252,13 @@ mod tests {
         let mut sorted = written.clone();
         sorted.sort();
         assert_eq!(written, sorted);
+    }
+
+    #[test]
+    fn a_name_that_ends_in_a_slash_comes_before_the_directory() {
+        assert_eq!(key_order(b"c/", Kind::File, b"c", Kind::Dir), Ordering::Less);
+        assert_eq!(key_order(b"c", Kind::Dir, b"c/", Kind::File), Ordering::Greater);
+        assert_eq!(key_order(b"c", Kind::Dir, b"c", Kind::Dir), Ordering::Equal);
     }
 
     proptest::proptest! {

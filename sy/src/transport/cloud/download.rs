@@ -306,7 +306,8 @@ impl<'r> DownloadLane<'r> {
 
     fn link(&self, dir: &Dir<'_>, op: &mut Op, target: Vec<u8>) -> Result<Done> {
         if self.links == Links::Skip {
-            return Ok(Applied::Same.into());
+            // It was none when it was asked for, and as it has not been copied it must not count as such.
+            return Err(self.from.at(SyncError::new(ErrorKind::SourceChanged, "it became a symbolic link"), "read", &self.key(dir, op)));
         }
         if target.is_empty() || target.len() as u64 >= LONGEST_TARGET || target.contains(&0) {
             return Err(SyncError::unsupported("its target makes no symbolic link").at("create", self.to.dest_path(dir, op)));
@@ -324,11 +325,14 @@ impl<'r> DownloadLane<'r> {
     }
 
     fn known(&self, head: &Head) -> Meta {
-        let meta = meta_of_head(head);
-        // Who may run as somebody else is for an owner to say, not for a bucket.
-        let mode = if self.to.keep.owner { meta.mode } else { meta.mode & 0o777 };
+        let meta = self.allowed(meta_of_head(head));
         // Where the time of the file is not known, that of the upload is the nearest to it, as other tools take it.
-        Meta { mode, known: Known { mtime: true, ..meta.known }, ..meta }
+        Meta { known: Known { mtime: true, ..meta.known }, ..meta }
+    }
+
+    /// Who may run as somebody else is for an owner to say, not for a bucket.
+    fn allowed(&self, meta: Meta) -> Meta {
+        Meta { mode: if self.to.keep.owner { meta.mode } else { meta.mode & 0o777 }, ..meta }
     }
 
     fn same_content(&self, dir: &Dir<'_>, op: &Op) -> Result<bool> {
@@ -469,10 +473,7 @@ impl Lane for DownloadLane<'_> {
         let key = self.key(dir, op);
         let (meta, target) = look(self.from, &key)?;
         let gone = || self.from.at(SyncError::new(ErrorKind::NotFound, "there is no such object"), "read", &key);
-        (op.source, op.target) = (meta.ok_or_else(gone)?, target);
-        if !self.to.keep.owner {
-            op.source.mode &= 0o777;
-        }
+        (op.source, op.target) = (self.allowed(meta.ok_or_else(gone)?), target);
         Ok(())
     }
 
@@ -520,7 +521,7 @@ impl Lane for DownloadLane<'_> {
                 let meta = meta_of_head(&head);
                 // The name of a kept part depends on what was listed.
                 if (meta.ino, meta.size) != (op.source.ino, op.source.size) {
-                    (op.source, op.target) = (meta, Some(tag_of(&head)));
+                    (op.source, op.target) = (self.allowed(meta), Some(tag_of(&head)));
                 }
                 Ok(())
             }
@@ -573,10 +574,11 @@ impl Lane for DownloadLane<'_> {
 
 impl DownloadLane<'_> {
     fn set_metadata(&self, dir: &Dir<'_>, op: &Op) -> Result<Done> {
+        let dest_dir = self.to.dest_dir(dir)?;
         if let Some(old) = &op.dest {
+            self.to.must_be_still(dir, op, old)?;
             self.to.set_listed(dir, op, old)?;
         }
-        let dest_dir = self.to.dest_dir(dir)?;
         Ok(Done { applied: Applied::Metadata, made: if self.to.keep.times { stat_at(dest_dir.as_fd(), &op.name).ok() } else { None } })
     }
 }

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::spool::{Spool, dir_meta, hash, meta_of};
+use super::spool::{Spool, as_listed, dir_meta, hash, meta_of};
 use super::store::{Head, Object, Query, Store};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::Stop;
@@ -136,7 +136,7 @@ impl Endpoint for CloudEndpoint {
     fn stat(&self, dir: &[u8], name: &[u8]) -> Result<Option<Found>> {
         let key = child_key(dir, name);
         if let Some(head) = self.head(&key)? {
-            return Ok(Some((meta_of_head(&head), Some(tag_of(&head)))));
+            return Ok(Some((as_listed(meta_of_head(&head)), Some(tag_of(&head)))));
         }
         Ok(if self.holds_anything(&key)? { Some((dir_meta(false), None)) } else { None })
     }

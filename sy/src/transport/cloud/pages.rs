@@ -17,8 +17,14 @@ const RANGES: usize = 8;
 /// How far down a directory is looked for that has several others in it.
 const DEEP: usize = 3;
 
-/// All that begins with `prefix`, in the store's order.
-pub fn pages(store: &dyn Store, prefix: &[u8], stop: &Stop, take: &mut dyn FnMut(Page) -> Result<(), Trouble>) -> Result<(), Trouble> {
+/// All that begins with `prefix`, in the store's order. `ranges`: that is the order of the keys' bytes, as far as is known.
+pub fn pages(
+    store: &dyn Store,
+    prefix: &[u8],
+    stop: &Stop,
+    ranges: bool,
+    take: &mut dyn FnMut(Page) -> Result<(), Trouble>,
+) -> Result<(), Trouble> {
     let mut list = List { store, prefix, stop, next: None, after: None };
     for n in 0.. {
         let page = list.page()?;
@@ -27,8 +33,7 @@ pub fn pages(store: &dyn Store, prefix: &[u8], stop: &Stop, take: &mut dyn FnMut
         if list.next.is_none() {
             break;
         }
-        let features = store.features();
-        if let (true, Some(last)) = (n + 1 == LONG && features.ordered && features.begins_anywhere, last) {
+        if let (true, Some(last)) = (n + 1 == LONG && ranges && store.features().begins_anywhere, last) {
             let bounds = bounds(store, prefix, &last)?;
             if bounds.len() > 1 {
                 return in_ranges(store, prefix, stop, list, &bounds, take);
@@ -68,6 +73,10 @@ fn bounds(store: &dyn Store, prefix: &[u8], last: &[u8]) -> Result<Vec<Vec<u8>>>
     for _ in 0..DEEP {
         let page = store.list(&Query { prefix: &above, after: Some(last), shallow: true, ..Query::default() })?;
         let found: Vec<Vec<u8>> = page.prefixes.into_iter().filter(|found| found.as_slice() > last && found.starts_with(prefix)).collect();
+        if !found.is_sorted() {
+            // Not in the order of the bytes: what a range would hold is not known.
+            break;
+        }
         if found.len() > 1 {
             let step = found.len().div_ceil(RANGES - 1);
             return Ok(found.into_iter().step_by(step).collect());
@@ -97,7 +106,7 @@ fn in_ranges(
 ) -> Result<(), Trouble> {
     let mut lists: Vec<Mutex<Option<List<'_>>>> = vec![Mutex::new(Some(first))];
     lists.extend(bounds.iter().map(|bound| Mutex::new(Some(List { store, prefix, stop, next: None, after: Some(before(bound)) }))));
-    let kept: Vec<Mutex<Result<Kept>>> = lists.iter().map(|_| Mutex::new(Ok(Kept::default()))).collect();
+    let done: Vec<Mutex<Result<Part, Trouble>>> = lists.iter().map(|_| Mutex::new(Ok(Part::default()))).collect();
     let next = AtomicUsize::new(0);
     let work = || {
         loop {
@@ -105,7 +114,7 @@ fn in_ranges(
             let Some(list) = lists.get(n).and_then(|list| list.lock().unwrap_or_else(PoisonError::into_inner).take()) else { break };
             let (from, to) = (n.checked_sub(1).map(|n| &bounds[n]), bounds.get(n));
             let result = one_range(list, from.map(Vec::as_slice), to.map(Vec::as_slice));
-            *kept[n].lock().unwrap_or_else(PoisonError::into_inner) = result;
+            *done[n].lock().unwrap_or_else(PoisonError::into_inner) = result;
         }
     };
     std::thread::scope(|threads| {
@@ -115,24 +124,51 @@ fn in_ranges(
         }
         work();
     });
-    for range in kept {
-        range.into_inner().unwrap_or_else(PoisonError::into_inner)?.each(&mut *take)?;
+    // Where one range ends the next has to begin, or there are keys between them that neither has seen.
+    let mut expected = None;
+    for (n, part) in done.into_iter().enumerate() {
+        let part = part.into_inner().unwrap_or_else(PoisonError::into_inner)?;
+        if n > 0 && part.first != expected {
+            return Err(Trouble::Order);
+        }
+        expected = part.after;
+        part.kept.each(&mut *take)?;
     }
     Ok(())
 }
 
+/// A range of a list.
+#[derive(Default)]
+struct Part {
+    kept: Kept,
+    /// The first key from the lower bound on, be it beyond the upper one.
+    first: Option<Vec<u8>>,
+    /// The first key beyond the upper bound.
+    after: Option<Vec<u8>>,
+}
+
 /// What of a list lies between two bounds.
-fn one_range(mut list: List<'_>, from: Option<&[u8]>, to: Option<&[u8]>) -> Result<Kept> {
-    let mut kept = Kept::default();
+fn one_range(mut list: List<'_>, from: Option<&[u8]>, to: Option<&[u8]>) -> Result<Part, Trouble> {
+    let mut part = Part::default();
+    let mut last = Vec::new();
     loop {
         let mut page = list.page()?;
-        let whole = page.objects.len();
-        page.objects.retain(|object| to.is_none_or(|to| object.key.as_slice() < to));
-        let over = page.objects.len() < whole;
+        for object in &page.objects {
+            if !last.is_empty() && object.key <= last {
+                return Err(Trouble::Order);
+            }
+            last.clone_from(&object.key);
+        }
         page.objects.retain(|object| from.is_none_or(|from| object.key.as_slice() >= from));
-        kept.push(&page)?;
-        if over || list.next.is_none() {
-            return Ok(kept);
+        if part.first.is_none() {
+            part.first = page.objects.first().map(|object| object.key.clone());
+        }
+        let end = to.map_or(page.objects.len(), |to| page.objects.partition_point(|object| object.key.as_slice() < to));
+        part.after = page.objects.get(end).map(|object| object.key.clone());
+        page.objects.truncate(end);
+        part.kept.push(&page)?;
+        if part.after.is_some() || list.next.is_none() {
+            return Ok(part);
         }
     }
 }
@@ -153,11 +189,25 @@ mod tests {
     #[derive(Debug)]
     struct Keys {
         keys: BTreeSet<Vec<u8>>,
+        /// Lists those that begin with a `z` after `19/`, as a service with an order of its own might.
+        odd: bool,
         asked: AtomicU64,
     }
 
+    impl Keys {
+        fn in_order(&self) -> Vec<&Vec<u8>> {
+            let mut keys: Vec<&Vec<u8>> = self.keys.iter().collect();
+            keys.sort_by_key(|key| self.rank(key));
+            keys
+        }
+
+        fn rank(&self, key: &[u8]) -> Vec<u8> {
+            if self.odd && key.starts_with(b"z") { [b"19/~", key].concat() } else { key.to_vec() }
+        }
+    }
+
     fn keys(keys: impl IntoIterator<Item = String>) -> Keys {
-        Keys { keys: keys.into_iter().map(String::into_bytes).collect(), asked: AtomicU64::new(0) }
+        Keys { keys: keys.into_iter().map(String::into_bytes).collect(), odd: false, asked: AtomicU64::new(0) }
     }
 
     fn no<T>() -> Result<T> {
@@ -187,7 +237,8 @@ mod tests {
             let after = query.page.map(|page| page.as_bytes().to_vec()).or_else(|| query.after.map(<[u8]>::to_vec));
             let mut page = Page::default();
             let (mut last, mut count) = (Vec::new(), 0);
-            for key in self.keys.iter().filter(|key| key.starts_with(query.prefix) && after.as_ref().is_none_or(|after| *key > after)) {
+            let wanted = |key: &[u8]| key.starts_with(query.prefix) && after.as_ref().is_none_or(|after| self.rank(key) > self.rank(after));
+            for key in self.in_order().into_iter().filter(|key| wanted(key)) {
                 if count == 3 {
                     page.next = Some(String::from_utf8(last).expect("keys are text here"));
                     break;
@@ -218,6 +269,9 @@ mod tests {
             "keys"
         }
         fn realm(&self) -> String {
+            "keys".into()
+        }
+        fn place(&self) -> String {
             "keys".into()
         }
         fn head(&self, _: &[u8]) -> Result<Option<Head>> {
@@ -261,7 +315,7 @@ mod tests {
 
     fn listed(store: &Keys, prefix: &[u8]) -> Vec<Vec<u8>> {
         let mut found = Vec::new();
-        let done = pages(store, prefix, &Stop::default(), &mut |page| {
+        let done = pages(store, prefix, &Stop::default(), true, &mut |page| {
             found.extend(page.objects.into_iter().map(|object| object.key));
             Ok(())
         });
@@ -273,6 +327,14 @@ mod tests {
     fn a_long_list_is_cut_into_ranges_that_miss_nothing() {
         let store = keys((0..2000).map(|n| format!("p/{:02}{}x{n}", n / 40, if n % 3 == 0 { "/" } else { "." })));
         assert_eq!(listed(&store, b"p/"), store.keys.iter().cloned().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn ranges_are_not_trusted_where_the_order_is_another() {
+        let names = (0..400).map(|n| format!("{:02}/{n}", n / 10)).chain((0..10).map(|n| format!("z{n}")));
+        let store = Keys { odd: true, ..keys(names) };
+        let done = pages(&store, b"", &Stop::default(), true, &mut |_| Ok(()));
+        assert!(matches!(done, Err(Trouble::Order)));
     }
 
     #[test]

@@ -144,7 +144,16 @@ impl Lane for RelayLane<'_> {
     }
 
     fn remove_source(&self, dir: &Dir<'_>, op: &Op) -> Result<()> {
-        remove_source(self.from, &self.key(dir, op), op)
+        let (key, own) = (self.key(dir, op), self.to.key(dir, op));
+        let one_name = self.from.store().name() == self.to.at.store().name() && self.from.key_of(&key) == self.to.at.key_of(&own);
+        if one_name && let (Some(a), Some(b)) = (self.from.head(&key)?, self.to.at.head(&own)?) {
+            // One bucket may have two addresses that nobody can tell to be one.
+            if (&a.tag, a.modified) == (&b.tag, b.modified) {
+                let error = SyncError::new(ErrorKind::Conflict, "its copy can't be told from itself");
+                return Err(self.from.at(error.hint("are both sides one bucket?"), "remove the source", &key));
+            }
+        }
+        remove_source(self.from, &key, op)
     }
 
     fn remove(&self, _: &[u8], doomed: &[Doomed], report: &mut dyn FnMut(&Doomed, Result<()>)) {

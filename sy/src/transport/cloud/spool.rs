@@ -85,7 +85,7 @@ impl Spool {
             }
         }
         let mut all = Vec::new();
-        pages(store, prefix, stop, &mut |page| {
+        pages(store, prefix, stop, false, &mut |page| {
             all.extend(page.objects);
             Ok(())
         })
@@ -100,7 +100,7 @@ impl Spool {
 
     fn in_order(store: &dyn Store, prefix: &[u8], stop: &Stop) -> Result<Self, Trouble> {
         let mut builder = Builder::new(prefix);
-        pages(store, prefix, stop, &mut |page| page.objects.iter().try_for_each(|object| builder.push(object)))?;
+        pages(store, prefix, stop, true, &mut |page| page.objects.iter().try_for_each(|object| builder.push(object)))?;
         builder.finish()
     }
 
@@ -123,13 +123,7 @@ impl Spool {
                 }
                 Entry::Object { name, object } => {
                     let tag = object.tag.clone().into_bytes().into_boxed_slice();
-                    let mut meta = meta_of(&object);
-                    // Where a link leads is its content, which no listing has, and who may run as somebody else is judged
-                    // where it is asked for.
-                    if meta.kind == Kind::Symlink || meta.mode & 0o7000 != 0 {
-                        meta.known = Known::NOTHING;
-                    }
-                    listing.push(name, meta, Some(tag));
+                    listing.push(name, as_listed(meta_of(&object)), Some(tag));
                 }
             }
         }
@@ -196,6 +190,7 @@ impl Kept {
     pub fn push(&mut self, page: &Page) -> Result<()> {
         let mut bytes = Vec::new();
         for object in &page.objects {
+            fits_a_block(object)?;
             write_object(&mut bytes, &object.key, object);
         }
         let at = self.blocks.push(&bytes).map_err(spool_error)?;
@@ -241,6 +236,13 @@ pub fn meta_of(object: &Object) -> Meta {
         ..blank()
     };
     object.attributes.as_ref().map_or(meta, |attributes| attributes.complete(&meta))
+}
+
+/// What counts of it without another look. Where a link leads is its content, which is not told, and who may run as somebody
+/// else is judged where it is asked for.
+pub fn as_listed(meta: Meta) -> Meta {
+    let open = meta.kind == Kind::Symlink || meta.mode & 0o7000 != 0;
+    Meta { known: if open { Known::NOTHING } else { meta.known }, ..meta }
 }
 
 fn blank() -> Meta {
@@ -298,6 +300,7 @@ impl<'p> Builder<'p> {
         let Some(key) = object.key.strip_prefix(self.prefix) else {
             return Err(SyncError::new(ErrorKind::Io, "the service listed a key that was not asked for").into());
         };
+        fits_a_block(object)?;
         self.last.clone_from(&object.key);
         let (dirs, rest) = components(key, object.size);
         let depth = self.open.iter().skip(1).zip(&dirs).take_while(|(level, dir)| level.name == **dir).count();
@@ -370,6 +373,14 @@ enum Entry<'b> {
 fn write_text(out: &mut Vec<u8>, text: &[u8]) {
     out.extend_from_slice(&(text.len() as u16).to_le_bytes());
     out.extend_from_slice(text);
+}
+
+/// A text's length is written in two bytes.
+fn fits_a_block(object: &Object) -> Result<()> {
+    if object.key.len().max(object.tag.len()) > usize::from(u16::MAX) {
+        return Err(SyncError::new(ErrorKind::Io, "the service listed a key or a tag that is longer than any can be"));
+    }
+    Ok(())
 }
 
 fn write_dir(out: &mut Vec<u8>, name: &[u8], block: Block, marker: bool) {
@@ -457,6 +468,7 @@ impl<'b> Reader<'b> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::key_order;
 
     fn object(key: &str, size: u64) -> Object {
         Object { key: key.into(), size, modified: Time::default(), tag: format!("tag of {key}"), attributes: None }
@@ -475,6 +487,8 @@ mod tests {
     /// Every object's key, found by walking the directories.
     fn walked(spool: &Spool, key: &[u8], found: &mut Vec<String>) {
         let listing = spool.list(key).expect("a directory");
+        let order = |n: usize| key_order(listing.name(n - 1), listing.item(n - 1).meta.kind, listing.name(n), listing.item(n).meta.kind);
+        assert!((1..listing.len()).all(|n| order(n).is_lt()), "listings are in the order in which they are joined");
         for n in 0..listing.len() {
             let child = crate::transport::child_key(key, listing.name(n));
             if listing.item(n).meta.kind == Kind::Dir {
@@ -527,6 +541,13 @@ mod tests {
     }
 
     #[test]
+    fn what_no_block_can_hold_is_refused() {
+        let mut builder = Builder::new(b"");
+        assert!(builder.push(&object(&"a".repeat(70_000), 1)).is_err());
+        assert!(builder.push(&Object { tag: "t".repeat(70_000), ..object("a", 1) }).is_err());
+    }
+
+    #[test]
     fn what_is_out_of_order_is_noticed() {
         let mut builder = Builder::new(b"");
         assert!(builder.push(&object("b", 1)).is_ok());
@@ -535,8 +556,8 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_key_gets_lost(keys in proptest::collection::btree_set("p/[ab./-]{0,6}", 1..20)) {
-            let keys: Vec<(&str, u64)> = keys.iter().map(|key| (key.as_str(), 0)).collect();
+        fn no_key_gets_lost(keys in proptest::collection::btree_map("p/[ab./-]{0,6}", 0u64..2, 1..20)) {
+            let keys: Vec<(&str, u64)> = keys.iter().map(|(key, size)| (key.as_str(), *size)).collect();
             let mut found = Vec::new();
             walked(&spool(&keys), b"", &mut found);
             found.sort();

@@ -147,9 +147,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn realm(&self) -> String;
 
     /// Where the objects are, whoever asks: the same for every account that can reach them.
-    fn place(&self) -> String {
-        format!("{} {}", self.realm(), self.name())
-    }
+    fn place(&self) -> String;
 
     /// Who signs requests right now, where the realm does not tell: one may not read what another may.
     fn signer(&self) -> Option<String> {

@@ -9,7 +9,6 @@ use rustix::io::Errno;
 use super::LocalEndpoint;
 use super::attributes::{Now, same_time};
 use super::data::{Failure, Target, first_difference};
-use super::place::{Refusal, is_still};
 use super::reader::{READ, Reader, changed};
 use super::root::{Follow, Root, stat_at, stat_fd};
 use super::writer::{Temp, Writer, replaced_file};
@@ -183,9 +182,7 @@ impl<'r> LocalLane<'r> {
         if !attributes && !self.to.keep.differs(&op.source, old, self.to.precision) {
             return Ok(Applied::Same);
         }
-        if !is_still(dest_dir.as_fd(), &op.name, old).map_err(fail)? {
-            return Err(Refusal::Changed.into_error(self.to.dest_path(dir, op)));
-        }
+        self.to.must_be_still(dir, op, old)?;
         if attributes && op.source.kind != Kind::File {
             let (source, dest) = (self.open_path(self.from.root, dir, op.source_name())?, self.open_path(self.to.root, dir, &op.name)?);
             self.to.keep.copy_attributes(source.as_fd(), dest.as_fd()).map_err(fail)?;

@@ -228,6 +228,16 @@ impl<'r> Writer<'r> {
         done
     }
 
+    /// Refuses what is not any more what was listed: it is somebody's change, which must not look like the source's file.
+    pub fn must_be_still(&self, dir: &Dir<'_>, op: &Op, old: &Meta) -> Result<()> {
+        let dest_dir = self.dest_dir(dir)?;
+        let path = || self.dest_path(dir, op);
+        match is_still(dest_dir.as_fd(), &op.name, old).map_err(|errno| SyncError::os(errno, "set the metadata of", path()))? {
+            true => Ok(()),
+            false => Err(Refusal::Changed.into_error(path())),
+        }
+    }
+
     /// Sets what a listing shows of an entry's metadata.
     pub fn set_listed(&self, dir: &Dir<'_>, op: &Op, old: &Meta) -> Result<()> {
         let dest_dir = self.dest_dir(dir)?;

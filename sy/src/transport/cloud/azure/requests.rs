@@ -181,6 +181,11 @@ impl Store for Azure {
         format!("azure {}", self.settings.base)
     }
 
+    fn place(&self) -> String {
+        // Whatever proves who asks: the realm tells that apart, too.
+        format!("azure {}", self.settings.base)
+    }
+
     fn list(&self, query: &Query<'_>) -> Result<Page> {
         use std::fmt::Write;
         let mut text = format!("restype=container&comp=list&include=metadata&prefix={}", uri::encode_value(query.prefix));

@@ -73,6 +73,11 @@ impl Store for Gcs {
         format!("gcs {} {}", self.settings.base, self.credentials.account())
     }
 
+    fn place(&self) -> String {
+        // Whoever asks: the realm tells accounts apart, too.
+        format!("gcs {} {}", self.settings.base, self.bucket)
+    }
+
     fn list(&self, query: &Query<'_>) -> Result<Page> {
         use std::fmt::Write;
         let fields = "kind,nextPageToken,prefixes,items(name,size,generation,updated,metadata)";

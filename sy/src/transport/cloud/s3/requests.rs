@@ -162,7 +162,7 @@ impl Store for S3 {
     }
 
     fn place(&self) -> String {
-        format!("s3 {}", self.settings.base)
+        format!("s3 {}", self.settings.place)
     }
 
     fn signer(&self) -> Option<String> {

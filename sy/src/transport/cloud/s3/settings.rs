@@ -10,6 +10,8 @@ use crate::error::{Result, SyncError};
 pub struct Settings {
     /// Scheme, host and, in path style, the bucket; without a slash at the end.
     pub base: String,
+    /// The same bucket has the same one, however its address is written.
+    pub place: String,
     pub region: String,
     pub amazon: bool,
     /// Headers that every new object gets.
@@ -73,6 +75,7 @@ impl Settings {
             object_headers.push(("x-amz-tagging", tags.join("&")));
         }
         Ok(Self {
+            place: place(&endpoint, bucket),
             base,
             region,
             amazon,
@@ -80,6 +83,23 @@ impl Settings {
             request_payer: config.request_payer,
             part_size: config.part_size.map(|size| size.0),
         })
+    }
+}
+
+/// Host and bucket. At Amazon a name stands for one bucket in all regions, and addresses are many.
+fn place(endpoint: &str, bucket: &str) -> String {
+    let (scheme, rest) = endpoint.split_once("://").unwrap_or(("https", endpoint));
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let host = host.to_ascii_lowercase();
+    let port = if scheme.eq_ignore_ascii_case("http") { ":80" } else { ":443" };
+    let host = host.strip_suffix(port).unwrap_or(&host);
+    let domain = ["amazonaws.com", "amazonaws.com.cn"].into_iter().find(|domain| host.ends_with(domain));
+    match (domain, host.strip_prefix("localhost")) {
+        // It has names, and buckets, of its own.
+        (Some(domain), _) if host.contains("us-gov-") => format!("us-gov.{domain} {bucket}"),
+        (Some(domain), _) => format!("{domain} {bucket}"),
+        (None, Some(port)) if port.is_empty() || port.starts_with(':') => format!("127.0.0.1{port}/{path} {bucket}"),
+        _ => format!("{host}/{path} {bucket}"),
     }
 }
 
@@ -142,6 +162,26 @@ mod tests {
         assert_eq!(value(&of("x"), "region").as_deref(), Some("b"));
         assert_eq!(value(&of("y"), "endpoint_url").as_deref(), Some("http://h"));
         assert_eq!(value(&of("z"), "region"), None);
+    }
+
+    #[test]
+    fn one_bucket_is_known_by_all_of_its_addresses() {
+        for (a, b) in [
+            ("https://s3.eu-west-1.amazonaws.com", "https://s3.amazonaws.com"),
+            ("https://s3.eu-west-1.amazonaws.com", "https://s3.dualstack.eu-west-1.amazonaws.com:443"),
+            ("http://localhost:9000", "http://127.0.0.1:9000"),
+            ("http://H.example:80", "http://h.example"),
+        ] {
+            assert_eq!(place(a, "b"), place(b, "b"));
+        }
+        for (a, b) in [
+            ("http://h:9000", "http://h:9001"),
+            ("https://s3.us-gov-west-1.amazonaws.com", "https://s3.us-west-1.amazonaws.com"),
+            ("http://h/one", "http://h/two"),
+            ("http://localhosts", "http://localhost"),
+        ] {
+            assert_ne!(place(a, "b"), place(b, "b"));
+        }
     }
 
     #[test]

@@ -152,13 +152,7 @@ def server(delay: float) -> Iterator[int]:
         wait_for(port)
         if delay:
             proxied, port = port, free_port()
-            proxy = [
-                sys.executable,
-                str(Path(__file__).with_name("slow_proxy.py")),
-                str(port),
-                str(proxied),
-                str(delay),
-            ]
+            proxy = [sys.executable, str(Path(__file__).with_name("slow_proxy.py")), str(port), str(proxied), str(delay)]
             children.append(subprocess.Popen(proxy))
             wait_for(port)
         os.environ.update(
@@ -233,12 +227,7 @@ def fill(source: Dataset, command: Command) -> None:
     sy = find_sy(None)
     job = Job("copy", True, source.root, f"src-{source.name}")
     argv = [sy, *job.ends] if sy else command(job)
-    subprocess.run(
-        [word for word in argv or [] if word],
-        check=True,
-        env=tool_env(empty(work() / "home")),
-        stdout=subprocess.DEVNULL,
-    )
+    subprocess.run([word for word in argv or [] if word], check=True, env=tool_env(empty(work() / "home")), stdout=subprocess.DEVNULL)
 
 
 def chain(

@@ -131,18 +131,6 @@ impl Lane for RelayLane<'_> {
         self.to.finish_dir(dir).map(|()| false)
     }
 
-    fn examine_dir(&self, _: &Dir<'_>) -> Result<bool> {
-        Ok(false)
-    }
-
-    fn is_linked(&self, _: &Op, _: &[u8]) -> bool {
-        false
-    }
-
-    fn hard_link(&self, _: &Dir<'_>, _: &Op, _: &[u8]) -> Result<Option<Applied>> {
-        Ok(None)
-    }
-
     fn remove_source(&self, dir: &Dir<'_>, op: &Op) -> Result<()> {
         let (key, own) = (self.key(dir, op), self.to.key(dir, op));
         let one_name = self.from.store().name() == self.to.at.store().name() && self.from.key_of(&key) == self.to.at.key_of(&own);
@@ -162,12 +150,6 @@ impl Lane for RelayLane<'_> {
 
     fn touch_dir(&self, key: &[u8], _: Time) -> Result<()> {
         self.to.restore_dir(key)
-    }
-
-    fn clean_up(&self, _: &Dir<'_>, _: &[Box<[u8]>], _: &[Op]) {}
-
-    fn sync_all(&self) -> Result<()> {
-        Ok(())
     }
 
     fn end(&self) {

@@ -85,6 +85,10 @@ impl Store for OpenDal {
         &self.place
     }
 
+    fn place(&self) -> String {
+        format!("{} {}", self.realm(), self.name)
+    }
+
     fn realm(&self) -> String {
         self.realm.clone()
     }

@@ -178,10 +178,6 @@ impl Store for Azure {
     }
 
     fn place(&self) -> String {
-        format!("azure {}", self.settings.base)
-    }
-
-    fn place(&self) -> String {
         // Whatever proves who asks: the realm tells that apart, too.
         format!("azure {}", self.settings.base)
     }

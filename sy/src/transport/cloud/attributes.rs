@@ -125,7 +125,8 @@ pub fn parse_rfc3339(text: &str, at: usize) -> Option<Time> {
     let (clock, zone) = rest.split_at(zone);
     let (clock, fraction) = clock.split_once('.').unwrap_or((clock, ""));
     let mut parts = clock.splitn(3, ':');
-    let (hour, minute, second): (i64, i64, i64) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    let (hour, minute, second): (u8, u8, u8) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    let (hour, minute, second) = (i64::from(hour), i64::from(minute), i64::from(second));
     if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 || !(0..=9999).contains(&year) {
         return None;
     }
@@ -133,7 +134,7 @@ pub fn parse_rfc3339(text: &str, at: usize) -> Option<Time> {
         [b'Z' | b'z'] => 0,
         [sign, ..] => {
             let (hours, minutes) = zone[1..].split_once(':')?;
-            let seconds = hours.parse::<i64>().ok()? * 3600 + minutes.parse::<i64>().ok()? * 60;
+            let seconds = i64::from(hours.parse::<u8>().ok()?) * 3600 + i64::from(minutes.parse::<u8>().ok()?) * 60;
             if *sign == b'-' { -seconds } else { seconds }
         }
         [] => return None,
@@ -152,9 +153,10 @@ pub fn parse_http_date(text: &str) -> Option<Time> {
     let day: u32 = words.next()?.parse().ok()?;
     let name = words.next()?;
     let month = MONTHS.iter().position(|month| *month == name)? as u32 + 1;
-    let year: i64 = words.next()?.parse().ok()?;
+    let year = i64::from(words.next()?.parse::<u16>().ok()?);
     let mut clock = words.next()?.splitn(3, ':');
-    let (hour, minute, second): (i64, i64, i64) = (clock.next()?.parse().ok()?, clock.next()?.parse().ok()?, clock.next()?.parse().ok()?);
+    let (hour, minute, second): (u8, u8, u8) = (clock.next()?.parse().ok()?, clock.next()?.parse().ok()?, clock.next()?.parse().ok()?);
+    let (hour, minute, second) = (i64::from(hour), i64::from(minute), i64::from(second));
     Some(Time { seconds: days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second, nanos: 0 })
 }
 
@@ -254,6 +256,10 @@ mod tests {
     fn http_dates() {
         assert_eq!(parse_http_date("Wed, 31 Mar 2021 13:20:00 GMT"), Some(Time { seconds: 1_617_196_800, nanos: 0 }));
         assert_eq!(parse_http_date("soon"), None);
+        assert_eq!(parse_http_date("Wed, 31 Mar 9223372036854775807 13:20:00 GMT"), None);
+        assert_eq!(parse_http_date("Wed, 31 Mar 2021 9223372036854775807:20:00 GMT"), None);
+        assert_eq!(parse_time("2021-03-31T10:00:00+9223372036854775807:00"), None);
+        assert_eq!(parse_time("2021-03-31T10:9223372036854775807:00Z"), None);
     }
 
     proptest::proptest! {

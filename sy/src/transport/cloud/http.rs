@@ -3,6 +3,7 @@
 //! Requests block the thread that sends them; a run sends many from many threads. See docs/dev/0007.
 
 use std::io::Read;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -138,6 +139,17 @@ impl Answer {
 
     pub fn number(&self, name: &str) -> Option<u64> {
         self.header(name).and_then(|value| value.parse().ok())
+    }
+
+    /// Is the body what was asked for: this range, or else all of it?
+    pub fn holds(&self, range: Option<&Range<u64>>) -> Result<()> {
+        let right = range.is_none_or(|range| {
+            let told = format!("bytes {}-{}/", range.start, range.end - 1);
+            self.status == 206
+                && self.number("content-length") == Some(range.end - range.start)
+                && self.header("content-range").is_none_or(|header| header.starts_with(&told))
+        });
+        if right { Ok(()) } else { Err(SyncError::new(ErrorKind::Io, "the service sent another range than it was asked for")) }
     }
 }
 

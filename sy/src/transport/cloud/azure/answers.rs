@@ -111,20 +111,23 @@ pub fn metadata(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
 }
 
 /// What the headers of an answer tell about an object.
-pub fn head(headers: &HeaderMap) -> Head {
+pub fn head(headers: &HeaderMap) -> Result<Head> {
     let number = |name: &str| text(headers, name).and_then(|value| value.parse().ok());
     let whole = text(headers, "content-range").and_then(|range| range.rsplit_once('/')).and_then(|(_, size)| size.parse().ok());
     let mut attributes = Attributes { content_type: text(headers, "content-type").map(str::to_owned), ..Attributes::default() };
     for (name, value) in metadata(headers) {
         attributes.set(name, value);
     }
-    Head {
-        size: whole.or_else(|| number("content-length")).unwrap_or(0),
+    // An object of unknown size must not look like an empty one.
+    let size = whole.or_else(|| number("content-length"));
+    let size = size.ok_or_else(|| SyncError::new(ErrorKind::Io, "the service did not say how large the object is"))?;
+    Ok(Head {
+        size,
         modified: text(headers, "last-modified").and_then(parse_http_date).unwrap_or_default(),
         tag: bare(text(headers, "etag").unwrap_or_default()),
         attributes,
         sums: sums(headers),
-    }
+    })
 }
 
 /// The sums of the whole content: with a range that of the whole has a header of its own.
@@ -278,16 +281,20 @@ mod tests {
         let of = |headers: &[(&'static str, &'static str)]| {
             let headers: HeaderMap =
                 headers.iter().map(|&(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value))).collect();
-            let head = head(&headers);
+            let head = head(&headers).expect("a size");
             (head.size, head.sums.md5.is_some(), head.sums.crc64)
         };
         let md5 = "JfnnlDI7RTiF9RgfG2JNCw==";
+        assert!(head(&HeaderMap::new()).is_err(), "of unknown size");
         assert_eq!(of(&[("content-length", "9"), ("content-md5", md5)]), (9, true, None));
         assert_eq!(of(&[("content-length", "2"), ("content-range", "bytes 0-1/9"), ("content-md5", md5)]), (9, false, None));
         assert_eq!(of(&[("content-range", "bytes 0-1/9"), ("x-ms-blob-content-md5", md5)]), (9, true, None));
         let sum = Some(0xae8b_1486_0a79_9888);
         assert_eq!(of(&[("content-length", "9"), ("x-ms-meta-crc64nvme", "rosUhgp5mIg=")]), (9, false, sum));
-        assert_eq!(of(&[("x-ms-blob-type", "AppendBlob"), ("x-ms-meta-crc64nvme", "rosUhgp5mIg=")]), (0, false, None));
+        assert_eq!(
+            of(&[("content-length", "0"), ("x-ms-blob-type", "AppendBlob"), ("x-ms-meta-crc64nvme", "rosUhgp5mIg=")]),
+            (0, false, None)
+        );
     }
 
     #[test]

@@ -205,7 +205,7 @@ impl Store for Azure {
 
     fn head(&self, key: &[u8]) -> Result<Option<Head>> {
         match self.send(&self.request(Method::HEAD, key, "")?) {
-            Ok(answer) => Ok(Some(answers::head(&answer.headers))),
+            Ok(answer) => answers::head(&answer.headers).map(Some),
             Err(error) if error.kind == ErrorKind::NotFound && error.hint.is_none() => Ok(None),
             Err(error) => Err(error),
         }
@@ -220,11 +220,8 @@ impl Store for Azure {
             ErrorKind::Conflict => SyncError::new(ErrorKind::SourceChanged, "it changed while it was read").retryable(),
             _ => error,
         })?;
-        let whole = range.is_none_or(|range| answer.status == 206 && answer.number("content-length") == Some(range.end - range.start));
-        if !whole {
-            return Err(SyncError::new(ErrorKind::Io, "the service sent another range than it was asked for"));
-        }
-        Ok(Content { head: answers::head(&answer.headers), body: Box::new(answer.body.into_reader()) })
+        answer.holds(range.as_ref())?;
+        Ok(Content { head: answers::head(&answer.headers)?, body: Box::new(answer.body.into_reader()) })
     }
 
     fn put(&self, key: &[u8], body: Body<'_>, attributes: &Attributes, sums: &Sums, when: If<'_>) -> Result<String> {

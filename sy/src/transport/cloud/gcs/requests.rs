@@ -124,10 +124,7 @@ impl Store for Gcs {
         if tag.is_some_and(|tag| !head.tag.is_empty() && head.tag != tag) {
             return Err(changed());
         }
-        let whole = range.is_none_or(|range| answer.status == 206 && answer.number("content-length") == Some(range.end - range.start));
-        if !whole {
-            return Err(SyncError::new(ErrorKind::Io, "the service sent another range than it was asked for"));
-        }
+        answer.holds(range.as_ref())?;
         Ok(Content { head, body: Box::new(answer.body.into_reader()) })
     }
 

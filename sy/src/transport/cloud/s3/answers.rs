@@ -96,7 +96,7 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 }
 
 /// What the headers of an answer tell about an object.
-pub fn head(headers: &HeaderMap, amazon: bool) -> Head {
+pub fn head(headers: &HeaderMap, amazon: bool) -> Result<Head> {
     let number = |name: &str| text(headers, name).and_then(|value| value.parse().ok());
     let whole = text(headers, "content-range").and_then(|range| range.rsplit_once('/')).and_then(|(_, size)| size.parse().ok());
     let mut attributes = Attributes { content_type: text(headers, "content-type").map(str::to_owned), ..Attributes::default() };
@@ -106,13 +106,16 @@ pub fn head(headers: &HeaderMap, amazon: bool) -> Head {
         }
     }
     let tag = bare(text(headers, "etag").unwrap_or_default());
-    Head {
-        size: whole.or_else(|| number("content-length")).unwrap_or(0),
+    // An object of unknown size must not look like an empty one.
+    let size = whole.or_else(|| number("content-length"));
+    let size = size.ok_or_else(|| SyncError::new(ErrorKind::Io, "the service did not say how large the object is"))?;
+    Ok(Head {
+        size,
         modified: text(headers, "last-modified").and_then(parse_http_date).unwrap_or_default(),
         sums: sums(headers, &tag, amazon),
         tag,
         attributes,
-    }
+    })
 }
 
 /// The sums that the server has of the whole content. Those of a range or of single parts say nothing about it.
@@ -153,7 +156,8 @@ pub fn page(body: &[u8], shallow: bool) -> Result<Page> {
             "Size" => object.size = text.trim().parse().unwrap_or(0),
             "ETag" => object.tag = bare(text),
             "LastModified" => {
-                object.modified = text.find('T').and_then(|at| parse_rfc3339(text.trim(), at)).unwrap_or_default();
+                let text = text.trim();
+                object.modified = text.find('T').and_then(|at| parse_rfc3339(text, at)).unwrap_or_default();
             }
             _ => {}
         },
@@ -206,15 +210,15 @@ pub fn parts(body: &[u8]) -> Result<(Vec<Part>, Option<String>)> {
     Ok((parts, next.filter(|_| truncated)))
 }
 
-/// Some answers that begin like a success are none.
+/// Some answers that begin like a success are none, and some end before it is known what they are.
 pub fn error_inside(body: Vec<u8>) -> Result<Vec<u8>, Box<Failed>> {
-    let mut root = None;
-    let _ = xml::walk(&body, |met| {
+    let mut failed = true;
+    let whole = xml::walk(&body, |met| {
         if let Met::End { name } = met {
-            root = Some(name == "Error");
+            failed = name == "Error";
         }
     });
-    if root == Some(true) { Err(Box::new(Failed { status: 500, headers: HeaderMap::new(), body })) } else { Ok(body) }
+    if failed || whole.is_err() { Err(Box::new(Failed { status: 500, headers: HeaderMap::new(), body })) } else { Ok(body) }
 }
 
 #[cfg(test)]
@@ -232,6 +236,17 @@ mod tests {
         let object = &page.objects[0];
         assert_eq!((object.key.as_slice(), object.size, object.tag.as_str()), (&b"a//b c\x01"[..], 3, "e-2"));
         assert_eq!(object.modified.seconds, 1_617_196_800);
+    }
+
+    #[test]
+    fn a_time_that_makes_no_sense_is_none() {
+        for time in ["    T", " 2021-03-31T13:20:00Z ", "\u{e9}T\u{e9}"] {
+            let body = format!(
+                "<ListBucketResult><IsTruncated>false</IsTruncated><Contents><LastModified>{time}</LastModified></Contents></ListBucketResult>"
+            );
+            let page = page(body.as_bytes(), false).expect("a page");
+            assert_eq!(page.objects[0].modified.seconds, if time.len() > 10 { 1_617_196_800 } else { 0 });
+        }
     }
 
     #[test]
@@ -260,6 +275,9 @@ mod tests {
     #[test]
     fn a_failure_in_a_success_is_a_failure() {
         assert!(error_inside(b"<Error><Code>InternalError</Code></Error>".to_vec()).is_err());
+        for cut_off in [&b""[..], b"<?xml version=\"1.0\"?>\n  ", b"<CopyObjectResult><ETag>x</ETag>"] {
+            assert!(error_inside(cut_off.to_vec()).is_err());
+        }
         assert!(error_inside(b"<CopyObjectResult><ETag>x</ETag></CopyObjectResult>".to_vec()).is_ok());
     }
 }

@@ -105,6 +105,14 @@ def test_a_directorys_own_object_with_content_does_not_hide_what_is_below(moto, 
     assert bucket.objects() == {"c/x": b"1", "d": b"2"}
 
 
+def test_a_directorys_own_object_with_content_is_not_written_over(moto, sync_at, src):
+    bucket = moto.bucket()
+    bucket.put("c/", "content")
+    (src / "c").mkdir(parents=True)
+    sync_at(moto, f"{src}/", bucket.url()).done()
+    assert bucket.objects() == {"c/": b"content"}
+
+
 def test_a_key_that_is_too_long_fails_by_name_and_the_rest_goes(moto, sync_at, src):
     folder = "f" * 200
     build(src, {"good": "1", "/".join([folder] * 5) + "/" + "x" * 100: "2", "/".join([folder] * 5): None} | {})

@@ -141,8 +141,9 @@ pub trait Lane: Send + Sync {
     /// A temporary file that an earlier run left in a directory of the destination. `wanted` are those to keep.
     fn clean_up(&self, dir: &Dir<'_>, leftovers: &[Box<[u8]>], wanted: &[Op]);
 
-    /// The run is over, however it went.
-    fn end(&self) {}
+    /// The run is over, however it went. `only`: the one entry of the destination that it was about; others may be another
+    /// run's.
+    fn end(&self, _only: Option<&[u8]>) {}
 
     /// Has everything on disk.
     fn sync_all(&self) -> Result<()>;

@@ -168,8 +168,8 @@ impl Lane for UploadLane<'_> {
         Ok(())
     }
 
-    fn end(&self) {
-        self.to.end();
+    fn end(&self, only: Option<&[u8]>) {
+        self.to.end(only);
     }
 }
 

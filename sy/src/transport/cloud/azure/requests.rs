@@ -152,6 +152,7 @@ impl Store for Azure {
             min_part: MIB,
             max_parts: 50_000,
             max_put: 5000 * MIB,
+            copies_attributes: u64::MAX,
             sets_attributes: true,
             deletes_at_once: 1,
             directories: false,

@@ -52,6 +52,7 @@ impl Store for Gcs {
             min_part: 5 << 20,
             max_parts: 10_000,
             max_put: 5 * TIB,
+            copies_attributes: u64::MAX,
             sets_attributes: true,
             deletes_at_once: 256,
             directories: false,

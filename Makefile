@@ -14,9 +14,11 @@ export PYO3_PYTHON := $(BIN)/python
 export VIRTUAL_ENV := $(VENV)
 export SY_BIN = $(CARGO_TARGET_DIR)/$(PROFILE)/sy
 RELEASE_SY := $(CARGO_TARGET_DIR)/release/sy
+# A build with another set of features would replace the one that the other tests run.
+OPENDAL_TARGET := $(CARGO_TARGET_DIR)-opendal
 UV := $(BIN)/uv
 
-.PHONY: help env build release demo test test-rust test-python test-slow test-free-threaded bench bench-cloud fmt lint types docs wheel clean
+.PHONY: help env build release demo test test-rust test-python test-slow test-opendal test-free-threaded bench bench-cloud fmt lint types docs wheel clean
 
 help:
 	@grep -E '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 20
@@ -52,6 +54,10 @@ test-python: build
 
 test-slow: build ## property-based and kill tests, many more cases
 	HYPOTHESIS_PROFILE=slow $(BIN)/python -m pytest -q -n $(JOBS) tests $(ARGS)
+
+test-opendal: env ## WebDAV and FTP through OpenDAL, which takes long to build
+	cargo build --profile $(PROFILE) -p sy --features opendal --target-dir $(OPENDAL_TARGET)
+	SY_OPENDAL_BIN=$(OPENDAL_TARGET)/$(PROFILE)/sy $(BIN)/python -m pytest -q tests/test_opendal.py $(ARGS)
 
 test-free-threaded: ## the tests that matter there, under a Python without GIL
 	tests/free_threaded.sh $(ARGS)

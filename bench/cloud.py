@@ -54,7 +54,8 @@ import asyncio, os, sys
 import obstore
 from obstore.store import S3Store
 up, local, key = sys.argv[1] == "up", sys.argv[2], sys.argv[3]
-store = S3Store(os.environ["BENCH_BUCKET"], prefix=key, endpoint=os.environ["AWS_ENDPOINT_URL"], client_options={"allow_http": True})
+endpoint = os.environ["AWS_ENDPOINT_URL"]
+store = S3Store(os.environ["BENCH_BUCKET"], prefix=key, endpoint=endpoint, client_options={"allow_http": True})
 async def main():
     gate = asyncio.Semaphore(32)
     async def put(path, name):
@@ -152,7 +153,8 @@ def server(delay: float) -> Iterator[int]:
         wait_for(port)
         if delay:
             proxied, port = port, free_port()
-            proxy = [sys.executable, str(Path(__file__).with_name("slow_proxy.py")), str(port), str(proxied), str(delay)]
+            program = Path(__file__).with_name("slow_proxy.py")
+            proxy = [sys.executable, str(program), str(port), str(proxied), str(delay)]
             children.append(subprocess.Popen(proxy))
             wait_for(port)
         os.environ.update(
@@ -223,11 +225,11 @@ def measure_cloud(data: list[str], rounds: int, delay: float, names: list[str] |
 
 
 def fill(source: Dataset, command: Command) -> None:
-    """What is downloaded is put there by a peer, whose modification times are not those of the files."""
+    """Puts there what is downloaded; by us, so that the files' times are there too."""
     sy = find_sy(None)
     job = Job("copy", True, source.root, f"src-{source.name}")
-    argv = [sy, *job.ends] if sy else command(job)
-    subprocess.run([word for word in argv or [] if word], check=True, env=tool_env(empty(work() / "home")), stdout=subprocess.DEVNULL)
+    argv = [sy, *job.ends] if sy else command(job) or []
+    subprocess.run(argv, check=True, env=tool_env(empty(work() / "home")), stdout=subprocess.DEVNULL)
 
 
 def chain(
@@ -254,16 +256,17 @@ def chain(
             bad = differences(source.root, copy, changed)
         fine = used.code == 0 and not bad
         right = right and fine
+        way = ("up" if up else "down") + (f" +{delay * 1000:.0f} ms" if delay else "")
         results.write(
-            data=source.name, cache=("up" if up else "down") + (f" +{delay * 1000:.0f} ms" if delay else ""), step=step, tool=tool,
-            round=number, problems=bad, server=served, **usage_fields(used),
+            data=source.name, cache=way, step=step, tool=tool, round=number, problems=bad, server=served,
+            **usage_fields(used),
         )  # fmt: skip
         words = ", ".join(f"{n} {kind}" for kind, n in bad.items()) or "right"
         if used.code:
             words += f"; exit code {used.code}: {tail(log)}"
         print(
-            f"{source.name} {'up' if up else 'down':4} {step:5} {tool:8} round {number}: {used.wall:7.3f} s, CPU {used.cpu:6.3f} s, "
-            f"server {served:6.3f} s, peak {used.rss / 1e6:6.1f} MB; {words}",
+            f"{source.name} {way:4} {step:5} {tool:8} round {number}: {used.wall:7.3f} s, "
+            f"CPU {used.cpu:6.3f} s, server {served:6.3f} s, peak {used.rss / 1e6:6.1f} MB; {words}",
             flush=True,
         )
         if step == "copy" and not fine:

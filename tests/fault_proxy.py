@@ -31,6 +31,8 @@ class Request:
     target: str
     headers: Mapping[str, str]
     at: float
+    # What stands before the bucket in every path.
+    root: str = ""
     kind: str = ""
     status: int | None = None
     # Bytes of its body that went on to the server, and of the answer's that came back.
@@ -49,7 +51,7 @@ class Request:
     @property
     def key(self) -> str:
         """The object's, where the bucket is the first part of the path."""
-        return urllib.parse.unquote(self.path).lstrip("/").partition("/")[2]
+        return urllib.parse.unquote(self.path.removeprefix(self.root)).lstrip("/").partition("/")[2]
 
     @property
     def length(self) -> int:
@@ -76,7 +78,19 @@ def s3_kind(request: Request) -> str:
     return method
 
 
-WRITES = {"PUT", "PART", "COPY", "BEGIN", "COMPLETE", "DELETE", "DELETES", "ABORT"}
+def azure_kind(request: Request) -> str:
+    """The same for Azure's blobs."""
+    comp, method = request.query.get("comp"), request.method
+    if method == "GET":
+        return {"list": "LIST", "blocklist": "PARTS"}.get(comp or "", "GET")
+    if method == "PUT":
+        if {"x-ms-copy-source"} & request.headers.keys():
+            return "COPY"
+        return {"block": "PART", "blocklist": "COMPLETE", "metadata": "METADATA"}.get(comp or "", "PUT")
+    return method
+
+
+WRITES = {"METADATA", "PUT", "PART", "COPY", "BEGIN", "COMPLETE", "DELETE", "DELETES", "ABORT"}
 
 
 @dataclasses.dataclass
@@ -301,7 +315,7 @@ class Proxy:
 
     async def _exchange(self, head: list[bytes], reader, writer, upstream: list) -> None:
         method, target, _ = head[0].decode("latin-1").split(" ", 2)
-        request = Request(method, target, headers_of(head), time.monotonic())
+        request = Request(method, target, headers_of(head), time.monotonic(), self._path)
         request.kind = self.kind_of(request)
         with self._lock:
             self.requests.append(request)

@@ -27,12 +27,16 @@ from pathlib import Path
 
 import pytest
 
-from fault_proxy import Proxy, s3_kind
+from fault_proxy import Proxy, azure_kind, s3_kind
 
 # As they were before any test set variables of its own.
 ENVIRONMENT = dict(os.environ)
 HOME = Path(ENVIRONMENT.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sypy" / "servers"
 VERSITYGW = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
+AZURITE = "3.37.0"
+# The account that every emulator of Azure has, as everybody may know.
+AZURE_ACCOUNT = "devstoreaccount1"
+AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 REGION = "us-east-1"
 READY_WITHIN = 60
 
@@ -80,7 +84,47 @@ def moto_command() -> list[str]:
     return [sys.executable, "-m", "moto.server"]
 
 
-INSTALLERS: dict[str, Callable[[], object]] = {"versitygw": versitygw_binary, "moto": moto_command}
+def npm_binary(name: str, package: str, version: str) -> Path:
+    place = HOME / f"{package}-{version}"
+    binary = place / "node_modules" / ".bin" / name
+    if (place / "complete").is_file():
+        return binary
+    if shutil.which("npm") is None:
+        raise Missing(f"{package} is installed with npm, which is not there")
+    place.mkdir(parents=True, exist_ok=True)
+    with open(HOME / f".{package}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (place / "complete").is_file():
+            command = [
+                "npm",
+                "install",
+                "--silent",
+                "--no-audit",
+                "--no-fund",
+                "--prefix",
+                place,
+                f"{package}@{version}",
+            ]
+            done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                raise Missing(f"npm install {package} failed: {done.stderr.strip()[-500:]}")
+            (place / "complete").touch()
+    return binary
+
+
+def azurite_binary() -> Path:
+    try:
+        import azure.storage.blob  # noqa: F401
+    except ImportError as error:
+        raise Missing(f"azure-storage-blob is not installed: {error}") from error
+    return npm_binary("azurite-blob", "azurite", AZURITE)
+
+
+INSTALLERS: dict[str, Callable[[], object]] = {
+    "versitygw": versitygw_binary,
+    "moto": moto_command,
+    "azurite": azurite_binary,
+}
 
 
 # Starting.
@@ -265,6 +309,76 @@ class S3Bucket:
         return [upload["Key"] for upload in answer.get("Uploads", [])]
 
 
+@dataclasses.dataclass(frozen=True)
+class AzureServer:
+    name: str
+    url: str
+    kind_of: Callable = azure_kind
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {
+            "AZURE_STORAGE_ACCOUNT": AZURE_ACCOUNT,
+            "AZURE_STORAGE_KEY": AZURE_KEY,
+            "AZURE_STORAGE_ENDPOINT": self.url,
+            "AZURE_ALLOW_HTTP": "true",
+            "AWS_ALLOW_HTTP": "true",
+        }
+
+    @functools.cached_property
+    def client(self):
+        from azure.storage.blob import BlobServiceClient
+
+        return BlobServiceClient(self.url, credential={"account_name": AZURE_ACCOUNT, "account_key": AZURE_KEY})
+
+    def bucket(self) -> "AzureContainer":
+        name = f"t-{uuid.uuid4().hex[:20]}"
+        self.client.create_container(name)
+        return AzureContainer(self, name)
+
+    def behind(self, proxy: Proxy) -> "AzureServer":
+        return dataclasses.replace(self, url=proxy.url)
+
+
+@dataclasses.dataclass(frozen=True)
+class AzureContainer:
+    server: AzureServer
+    name: str
+
+    def url(self, key: str = "") -> str:
+        return f"az://{self.name}/{key}"
+
+    @property
+    def _client(self):
+        return self.server.client.get_container_client(self.name)
+
+    def put(self, key: str, content: bytes | str = b"", metadata: Mapping[str, str] | None = None) -> str:
+        body = content.encode() if isinstance(content, str) else content
+        return self._client.upload_blob(key, body, metadata=metadata, overwrite=True).get_blob_properties().etag
+
+    def get(self, key: str) -> bytes:
+        return self._client.download_blob(key).readall()
+
+    def metadata(self, key: str) -> dict[str, str]:
+        return {
+            name.lower(): value
+            for name, value in self._client.get_blob_client(key).get_blob_properties().metadata.items()
+        }
+
+    def listed(self, prefix: str = "") -> dict[str, dict]:
+        blobs = self._client.list_blobs(name_starts_with=prefix)
+        return {blob.name: {"Size": blob.size, "ETag": blob.etag, "LastModified": blob.last_modified} for blob in blobs}
+
+    all_keys = S3Bucket.all_keys
+    objects = S3Bucket.objects
+    tags = S3Bucket.tags
+
+    def uploads(self) -> list[str]:
+        """Blobs that are nothing but blocks."""
+        listed = self._client.list_blobs(include=["uncommittedblobs"])
+        return sorted({blob.name for blob in listed} - self.all_keys())
+
+
 def start_versitygw(place: Path) -> tuple[Started, S3Server]:
     """Over a directory, as any POSIX file system: checks signatures, sums and conditions."""
     data, port = place / "data", free_port()
@@ -293,10 +407,20 @@ def start_moto(place: Path) -> tuple[Started, S3Server]:
     return started, S3Server("moto", started.url, "moto-key", "a-secret-of-moto", any_key=True, checks_sums=False)
 
 
-STARTERS = {"versitygw": start_versitygw, "moto": start_moto}
+def start_azurite(place: Path) -> tuple[Started, AzureServer]:
+    port = free_port()
+    command = [
+        azurite_binary(), "--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", place, "--silent",
+        "--skipApiVersionCheck", "--disableTelemetry",
+    ]  # fmt: skip
+    started = start(command, port, place)
+    return started, AzureServer("azurite", f"{started.url}/{AZURE_ACCOUNT}")
 
 
-def server(name: str, place: Path) -> Iterator[S3Server]:
+STARTERS = {"versitygw": start_versitygw, "moto": start_moto, "azurite": start_azurite}
+
+
+def server(name: str, place: Path) -> Iterator[S3Server | AzureServer]:
     try:
         started, server = STARTERS[name](place)
     except Missing as missing:
@@ -307,7 +431,7 @@ def server(name: str, place: Path) -> Iterator[S3Server]:
     started.end()
 
 
-# Each process of the tests has its own: buckets are new for every test, and both start in a moment.
+# Each process of the tests has its own: buckets are new for every test, and a server starts in a moment.
 
 
 @pytest.fixture(scope="session")
@@ -318,6 +442,17 @@ def versitygw(tmp_path_factory):
 @pytest.fixture(scope="session")
 def moto(tmp_path_factory):
     yield from server("moto", tmp_path_factory.mktemp("moto"))
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory):
+    yield from server("azurite", tmp_path_factory.mktemp("azurite"))
+
+
+@pytest.fixture(scope="session", params=["versitygw", "moto"])
+def s3(request):
+    """Each server of S3 in turn."""
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="session", params=list(STARTERS))

@@ -37,7 +37,7 @@ class Bucket:
 
     def __init__(self, names):
         self.names = names
-        self.askers, self.queries = [], []
+        self.askers, self.queries, self.copies = [], [], []
         bucket = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -58,12 +58,19 @@ class Bucket:
                 self.send_header("content-length", "0")
                 self.end_headers()
 
+            def do_PUT(self):
+                self.rfile.read(int(self.headers.get("content-length", 0)))
+                bucket.copies.append(self.headers.get("x-amz-copy-source"))
+                self.send_response(403)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
             def log_message(self, *_):
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     def page(self, query):
         prefix = re.search(r"prefix=([^&]*)", query)[1].replace("%2F", "/")
@@ -144,6 +151,14 @@ class TestSides:
         for thread in threads:
             thread.join()
         assert failures == []
+
+    def test_one_account_does_not_copy_what_another_reads(self, bucket):
+        one, two = (function(bucket, give) for give in (lambda: key("one"), lambda: key("two")))
+        sypy.sync("s3://b/d/", "s3://b/c/", s3=one, on_error="collect")
+        assert set(filter(None, bucket.copies)) == {"/b/d/x", "/b/d/y/z"}
+        bucket.copies.clear()
+        sypy.sync("s3://b/d/", "s3://b/c/", source_options=one, dest_options=two, on_error="collect")
+        assert not any(bucket.copies)
 
     def test_without_credentials_nothing_is_sent_nor_changed(self, bucket, src):
         build(src, {"a": "1"})

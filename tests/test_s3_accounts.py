@@ -2,11 +2,12 @@
 
 import os
 import threading
+import time
 
 import pytest
 
 import sypy
-from fault_proxy import Stall
+from fault_proxy import Answer, Stall
 from trees import build, keys
 
 
@@ -56,18 +57,16 @@ def misleading(monkeypatch):
         file.write("[default]\naws_access_key_id = wrong\naws_secret_access_key = wrong\n")
 
 
-def test_an_explicit_config_wins_over_every_variable_and_profile(store, misleading, src, dst):
-    bucket = store.bucket()
+def test_an_explicit_config_wins_over_every_variable_and_profile(s3, misleading, src, dst):
+    bucket = s3.bucket()
     build(src, {"a": "1"})
-    sypy.sync(f"{src}/", bucket.url(), s3=config(store))
+    sypy.sync(f"{src}/", bucket.url(), s3=config(s3))
     assert bucket.objects() == {"a": b"1"}
-    sypy.sync(bucket.url(), f"{dst}/", source_options=config(store))
+    sypy.sync(bucket.url(), f"{dst}/", source_options=config(s3))
     assert keys(dst) == {"a"}
 
 
 def test_no_secret_reaches_the_environment_or_a_text(versitygw, proxied, src):
-    from fault_proxy import Answer
-
     build(src, {"a": "1"})
     server, proxy = proxied(versitygw)
     proxy.fault(Answer(403, "SignatureDoesNotMatch"))
@@ -93,6 +92,8 @@ def test_from_one_server_to_another(moto, versitygw, proxied, src, dst):
     build(src, {"a": "1", "d/b": os.urandom(3 << 20), "big": os.urandom(33 << 20), "zero": "", "e/": None})
     first, second = moto.bucket(), versitygw.bucket()
     sypy.sync(f"{src}/", first.url("x/"), s3=config(moto))
+    # What was put within the last seconds is looked at again.
+    time.sleep(2.2)
     server, proxy = proxied(versitygw)
     sypy.sync(first.url("x/"), second.url("y/"), source_options=config(moto), dest_options=config(server))
     assert second.objects("y/") == first.objects("x/")

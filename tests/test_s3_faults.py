@@ -180,14 +180,14 @@ def test_what_no_retry_can_mend_fails_at_once_and_says_what_to_do(
     assert proxy.count() == 1, proxy.counts
 
 
-def test_a_real_bucket_that_is_not_there(store, sync_at, src, dst):
+def test_a_real_bucket_that_is_not_there(s3, sync_at, src, dst):
     build(src, {"a": "1"})
     for source, dest in (
         (f"{src}/", "s3://no-such-bucket-here/x/"),
         ("s3://no-such-bucket-here/x/", f"{dst}/"),
         ("s3://no-such-bucket-here/x", f"{dst}/"),
     ):
-        outcome = sync_at(store, source, dest)
+        outcome = sync_at(s3, source, dest)
         assert outcome.code == 1 and outcome.error["kind"] == "not_found"
         assert not dst.exists()
 

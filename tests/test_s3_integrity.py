@@ -15,28 +15,28 @@ def noise(size: int, seed: int = 0) -> bytes:
 
 
 @pytest.fixture
-def bucket(store):
-    return store.bucket()
+def bucket(s3):
+    return s3.bucket()
 
 
 # Down.
 
 
-def test_a_body_that_was_spoiled_once_is_fetched_again(store, bucket, proxied, sync_at, dst):
+def test_a_body_that_was_spoiled_once_is_fetched_again(s3, bucket, proxied, sync_at, dst):
     for key in ("a", "b", "c"):
         bucket.put(key, key * 1000)
-    server, proxy = proxied(store)
+    server, proxy = proxied(s3)
     proxy.fault(Corrupt(at=500), kind="GET", key="b", times=1)
     sync_at(server, bucket.url(), f"{dst}/").done()
     assert {key: (dst / key).read_text() for key in "abc"} == {key: key * 1000 for key in "abc"}
     assert proxy.count("GET", key="b") == 2 and proxy.count("GET") == 4
 
 
-def test_a_body_that_is_always_spoiled_is_an_error_and_never_kept(store, bucket, proxied, sync_at, dst):
+def test_a_body_that_is_always_spoiled_is_an_error_and_never_kept(s3, bucket, proxied, sync_at, dst):
     build(dst, {"bad": "the old one"})
     for key in ("bad", "new bad", "good"):
         bucket.put(key, key * 100)
-    server, proxy = proxied(store)
+    server, proxy = proxied(s3)
     proxy.fault(Corrupt(at=3), kind="GET", key=".*bad")
     outcome = sync_at(server, bucket.url(), f"{dst}/", retry=1, retry_delay=0)
     assert outcome.code == 23
@@ -81,9 +81,9 @@ def test_an_object_that_changes_while_it_is_fetched_is_never_a_mix(versitygw, pr
 # Up.
 
 
-def test_every_upload_brings_a_sum_along(store, bucket, proxied, sync_at, src):
+def test_every_upload_brings_a_sum_along(s3, bucket, proxied, sync_at, src):
     build(src, {"zero": b"", "small": b"1", "middle": noise(3 * MIB), "big": noise(33 * MIB)})
-    server, proxy = proxied(store)
+    server, proxy = proxied(s3)
     sync_at(server, f"{src}/", bucket.url()).done()
     sent = proxy.of("PUT", "PART")
     assert len(sent) == 6
@@ -116,11 +116,11 @@ def test_what_is_always_spoiled_on_its_way_up_leaves_the_old_one(versitygw, prox
 
 
 @pytest.mark.parametrize("old", [None, "as it was listed"])
-def test_an_object_that_somebody_else_changed_is_not_written_over(store, bucket, proxied, sync_at, src, old):
+def test_an_object_that_somebody_else_changed_is_not_written_over(s3, bucket, proxied, sync_at, src, old):
     build(src, {"theirs": "ours", "other": "1"})
     if old:
         bucket.put("theirs", old)
-    server, proxy = proxied(store)
+    server, proxy = proxied(s3)
     proxy.fault(Do(lambda _: bucket.put("theirs", "of somebody else")), kind="PUT", key="theirs", times=1)
     outcome = sync_at(server, f"{src}/", bucket.url())
     assert outcome.code == 23
@@ -147,7 +147,8 @@ def test_a_file_that_changes_while_it_is_sent_never_arrives_as_a_mix(versitygw, 
     server, proxy = proxied(versitygw)
     proxy.fault(Do(lambda _: rewrite(src / "a", new, WHEN + 1)), kind=["PUT", "PART"], nth=2 if size > 32 * MIB else 1)
     outcome = sync_at(server, f"{src}/", bucket.url(), retry_delay=0)
-    assert bucket.objects().get("a") in (None, old, new)
+    # Between being cut and being written again the file was empty for a moment.
+    assert bucket.objects().get("a") in (None, old, new, b"")
     assert outcome.code == 0 or outcome.errors
     proxy.heal()
     sync_at(server, f"{src}/", bucket.url()).done()
@@ -155,15 +156,15 @@ def test_a_file_that_changes_while_it_is_sent_never_arrives_as_a_mix(versitygw, 
     assert bucket.uploads() == []
 
 
-def test_verify_asks_again(store, bucket, sync_at, src, dst):
+def test_verify_asks_again(s3, bucket, sync_at, src, dst):
     build(src, {"a": "1", "b": noise(2 * MIB), "zero": ""})
-    assert sync_at(store, f"{src}/", bucket.url(), verify=True).done().stats["files_verified"] == 3
-    assert sync_at(store, bucket.url(), f"{dst}/", verify=True).done().stats["files_verified"] == 3
+    assert sync_at(s3, f"{src}/", bucket.url(), verify=True).done().stats["files_verified"] == 3
+    assert sync_at(s3, bucket.url(), f"{dst}/", verify=True).done().stats["files_verified"] == 3
 
 
-def test_a_copy_within_the_store_does_not_write_over_a_change_of_the_source(store, bucket, proxied, sync_at):
+def test_a_copy_within_the_store_does_not_write_over_a_change_of_the_source(s3, bucket, proxied, sync_at):
     bucket.put("x/a", "old")
-    server, proxy = proxied(store)
+    server, proxy = proxied(s3)
     proxy.fault(Do(lambda _: bucket.put("x/a", "newer content")), kind="COPY", times=1)
     outcome = sync_at(server, bucket.url("x/"), bucket.url("y/"), retry_delay=0)
     assert bucket.objects("y/").get("a") in (None, b"newer content")

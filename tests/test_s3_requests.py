@@ -17,9 +17,11 @@ def listings(n: int) -> int:
     return -(-n // 1000) + 2
 
 
-def settle() -> None:
-    """What changed a moment before a run is not remembered: another change in the same tick of the clock would not show."""
-    time.sleep(0.1)
+def settle(store: bool = False) -> None:
+    """What changed a moment before a run is not remembered: another change in the same tick of the clock would not show.
+    That of a store ticks in seconds.
+    """
+    time.sleep(2.2 if store else 0.1)
 
 
 @pytest.fixture(params=["up", "down", "across"])
@@ -36,6 +38,7 @@ def mirrored(request, versitygw, proxied, sync_at, src, dst):
     }[request.param]
     if request.param != "up":
         sync_at(versitygw, f"{src}/", bucket.url("x/")).done()
+        settle(store=True)
 
     def run(**options):
         proxy.forget()
@@ -69,6 +72,7 @@ def test_a_run_without_changes_costs_the_listing_and_one_with_few_the_transfers(
     settle()
     if way != "up":
         sync_at(versitygw, f"{src}/", bucket.url("x/")).done()
+        settle(store=True)
     assert len(run().changes) == len(changed)
     transfers = {"up": "PUT", "down": "GET", "across": "COPY"}[way]
     assert proxy.count(transfers) == len(changed)
@@ -77,15 +81,16 @@ def test_a_run_without_changes_costs_the_listing_and_one_with_few_the_transfers(
     assert set(proxy.counts) == {"LIST"}, proxy.counts
 
 
-def test_a_bucket_that_rclone_or_s3fs_filled_is_known(store, proxied, sync_at, src, dst):
-    bucket = store.bucket()
+def test_a_bucket_that_rclone_or_s3fs_filled_is_known(s3, proxied, sync_at, src, dst):
+    bucket = s3.bucket()
     build(src, {"rclone": "1", "s3fs": "22", "old s3fs": File("333", mtime_ns=SECONDS * 10**9)})
     build(dst, {"rclone": "1", "s3fs": "22", "old s3fs": File("333", mtime_ns=SECONDS * 10**9)})
     bucket.put("rclone", "1", {"mtime": EXACT})
     owner = {"uid": str(os.getuid()), "gid": str(os.getgid())}
     bucket.put("s3fs", "22", {"mtime": EXACT, "mode": "33188", **owner})
     bucket.put("old s3fs", "333", {"mtime": str(SECONDS), "mode": "33188", **owner})
-    server, proxy = proxied(store)
+    settle(store=True)
+    server, proxy = proxied(s3)
     for source, dest in ((f"{src}/", bucket.url()), (bucket.url(), f"{dst}/")):
         for asked in (3, 0):
             proxy.forget()
@@ -94,13 +99,13 @@ def test_a_bucket_that_rclone_or_s3fs_filled_is_known(store, proxied, sync_at, s
             assert proxy.count("HEAD") == asked, proxy.counts
 
 
-def test_a_bucket_without_metadata_is_known_by_its_sums(store, proxied, sync_at, src, dst):
-    bucket = store.bucket()
+def test_a_bucket_without_metadata_is_known_by_its_sums(s3, proxied, sync_at, src, dst):
+    bucket = s3.bucket()
     for root in (src, dst):
         build(root, {"a": "1", "d/b": "22"})
     for key, content in (("a", "1"), ("d/b", "22")):
         bucket.put(key, content)
-    server, proxy = proxied(store)
+    server, proxy = proxied(s3)
     assert sync_at(server, f"{src}/", bucket.url()).done().stats["bytes_transferred"] == 0
     assert proxy.count("PUT", "PART") == 0
     sync_at(server, f"{src}/", bucket.url()).done()
@@ -112,21 +117,21 @@ def test_a_bucket_without_metadata_is_known_by_its_sums(store, proxied, sync_at,
     assert proxy.count("GET") == 0
 
 
-def test_a_difference_in_a_bucket_without_metadata_is_found(store, sync_at, src):
-    bucket = store.bucket()
+def test_a_difference_in_a_bucket_without_metadata_is_found(s3, sync_at, src):
+    bucket = s3.bucket()
     build(src, {"a": "right", "b": "same"})
     bucket.put("a", "wrong")
     bucket.put("b", "same")
-    assert ("a", "update") in sync_at(store, f"{src}/", bucket.url()).done().changes
+    assert ("a", "update") in sync_at(s3, f"{src}/", bucket.url()).done().changes
     assert bucket.objects() == {"a": b"right", "b": b"same"}
 
 
-def test_only_metadata_changed_sends_no_content(store, proxied, sync_at, src):
-    bucket = store.bucket()
+def test_only_metadata_changed_sends_no_content(s3, proxied, sync_at, src):
+    bucket = s3.bucket()
     build(src, {"a": File("x" * 1000, mode=0o600)})
-    sync_at(store, f"{src}/", bucket.url()).done()
+    sync_at(s3, f"{src}/", bucket.url()).done()
     os.chmod(src / "a", 0o755)
-    server, proxy = proxied(store)
+    server, proxy = proxied(s3)
     assert sync_at(server, f"{src}/", bucket.url()).done().changes == {("a", "metadata")}
     assert proxy.count("PUT") == 0 and proxy.count("COPY") == 1
     assert int(bucket.metadata("a")["mode"]) == 0o100755

@@ -90,6 +90,10 @@ impl SyncPath {
             "gs" | "gcs" => Self { scheme: Scheme::Gcs { bucket: bucket()? }, path: key() },
             "az" | "azure" | "abfs" => Self { scheme: Scheme::Azure { container: bucket()? }, path: key() },
             _ => match scheme.strip_prefix("opendal+") {
+                Some(_) if authority.contains('@') => {
+                    return Err(SyncError::config("a user or a password must not stand in an OpenDAL location")
+                        .hint("they are options of the service"));
+                }
                 Some(service) => {
                     Self { scheme: Scheme::OpenDal { scheme: service.to_owned(), authority: authority.to_owned() }, path: key() }
                 }
@@ -318,6 +322,7 @@ mod tests {
             "http://x/y",
             "a\0b",
             "ssh://u:pw@h/p",
+            "opendal+ftp://u:pw@h/p",
         ] {
             assert!(SyncPath::parse(text).is_err(), "{text:?}");
         }
@@ -325,8 +330,10 @@ mod tests {
 
     #[test]
     fn a_password_in_a_url_is_refused_without_being_shown() {
-        let error = SyncPath::parse("ssh://u:hunter2@h/p").expect_err("refused").to_string();
-        assert!(!error.contains("hunter2"), "{error}");
+        for text in ["ssh://u:hunter2@h/p", "opendal+webdav://u:hunter2@h/p"] {
+            let error = SyncPath::parse(text).expect_err("refused").to_string();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
     }
 
     #[test]

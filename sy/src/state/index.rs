@@ -84,7 +84,7 @@ impl Index {
             let equal = match record.key.as_slice().cmp(key) {
                 std::cmp::Ordering::Greater => return false,
                 std::cmp::Ordering::Less => false,
-                std::cmp::Ordering::Equal => (record.source, record.dest) == (fingerprint(source), fingerprint(dest)),
+                std::cmp::Ordering::Equal => (record.source, record.dest) == (of_source(source), fingerprint(dest)),
             };
             let reached = record.key.as_slice() == key;
             self.pass(equal);
@@ -123,12 +123,19 @@ impl Index {
         meta.tagged || meta.ctime.total_nanos() + TICK + coarse < self.opened
     }
 
+    /// Another write to an object in the same second would not show.
+    fn is_settled_source(&self, meta: &Meta) -> bool {
+        const SECOND: i128 = 1_000_000_000;
+        // A second more, as clocks differ.
+        if meta.tagged { (i128::from(meta.ctime.seconds) + 2) * SECOND <= self.opened } else { self.is_settled(meta) }
+    }
+
     /// The run itself made `dest` from `source`, in such a way that any later write to it shows.
     pub fn note_made(&self, key: &[u8], source: &Meta, dest: &Meta) {
-        if !self.is_settled(source) || key.len() > usize::from(u16::MAX) {
+        if !self.is_settled_source(source) || key.len() > usize::from(u16::MAX) {
             return;
         }
-        let record = Record { key: key.to_vec(), source: fingerprint(source), dest: fingerprint(dest) };
+        let record = Record { key: key.to_vec(), source: of_source(source), dest: fingerprint(dest) };
         let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
         fresh.bytes += record.weight();
         fresh.records.push(record);
@@ -234,6 +241,18 @@ impl<R: Read> Iterator for Records<R> {
     }
 }
 
+/// Of the side that is read. New metadata of an object leave its tag as it was: only the time of its upload tells of them.
+/// In whole seconds, as headers have it.
+fn of_source(meta: &Meta) -> Fingerprint {
+    let mut print = fingerprint(meta);
+    if meta.tagged {
+        for (byte, time) in print.iter_mut().zip(meta.ctime.seconds.to_le_bytes()) {
+            *byte ^= time;
+        }
+    }
+    print
+}
+
 fn fingerprint(meta: &Meta) -> Fingerprint {
     // The times of an object are those of its upload, which not every answer tells.
     let meta = &if meta.tagged { Meta { dev: 0, mtime: Time::default(), ctime: Time::default(), ..*meta } } else { *meta };
@@ -300,6 +319,20 @@ mod tests {
         first.note(b"a", &fresh, &meta(2));
         first.finish(true).expect("nothing to write");
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn an_object_of_the_source_that_was_put_again_is_looked_at_again() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("index");
+        let first = index(&path);
+        let at = |seconds| Meta { tagged: true, ctime: Time { seconds, nanos: 0 }, ..meta(1) };
+        first.note(b"a", &at(7), &meta(2));
+        first.note(b"b", &at(Time::now().seconds), &meta(2));
+        first.finish(true).expect("written");
+        assert!(index(&path).equal(b"a", &at(7), &meta(2)));
+        assert!(!index(&path).equal(b"a", &at(8), &meta(2)), "the same content, perhaps with other metadata");
+        assert!(!index(&path).equal(b"b", &at(Time::now().seconds), &meta(2)), "it may have been put twice in that second");
     }
 
     #[test]

@@ -121,13 +121,19 @@ pub trait Lane: Send + Sync {
     fn finish_dir(&self, dir: &Dir<'_>) -> Result<bool>;
 
     /// Would `finish_dir` change attributes that no listing shows?
-    fn examine_dir(&self, dir: &Dir<'_>) -> Result<bool>;
+    fn examine_dir(&self, _dir: &Dir<'_>) -> Result<bool> {
+        Ok(false)
+    }
 
     /// Is what the destination has for `op` already another name of the file at `leader`?
-    fn is_linked(&self, op: &Op, leader: &[u8]) -> bool;
+    fn is_linked(&self, _op: &Op, _leader: &[u8]) -> bool {
+        false
+    }
 
     /// Makes `op` another name of the file at `leader`. `None`: the leader is not there, so the file has to be copied.
-    fn hard_link(&self, dir: &Dir<'_>, op: &Op, leader: &[u8]) -> Result<Option<Applied>>;
+    fn hard_link(&self, _dir: &Dir<'_>, _op: &Op, _leader: &[u8]) -> Result<Option<Applied>> {
+        Ok(None)
+    }
 
     /// Removes the source's file if its copy is in place and it is still what was copied.
     fn remove_source(&self, dir: &Dir<'_>, op: &Op) -> Result<()>;
@@ -139,12 +145,14 @@ pub trait Lane: Send + Sync {
     fn touch_dir(&self, key: &[u8], mtime: Time) -> Result<()>;
 
     /// A temporary file that an earlier run left in a directory of the destination. `wanted` are those to keep.
-    fn clean_up(&self, dir: &Dir<'_>, leftovers: &[Box<[u8]>], wanted: &[Op]);
+    fn clean_up(&self, _dir: &Dir<'_>, _leftovers: &[Box<[u8]>], _wanted: &[Op]) {}
 
     /// The run is over, however it went. `only`: the one entry of the destination that it was about; others may be another
     /// run's.
     fn end(&self, _only: Option<&[u8]>) {}
 
     /// Has everything on disk.
-    fn sync_all(&self) -> Result<()>;
+    fn sync_all(&self) -> Result<()> {
+        Ok(())
+    }
 }

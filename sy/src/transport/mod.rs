@@ -11,6 +11,8 @@ mod entry;
 mod lane;
 pub mod local;
 pub mod open;
+#[cfg(feature = "opendal")]
+mod opendal;
 pub mod ssh;
 
 #[cfg(test)]

@@ -52,6 +52,8 @@ pub fn store(path: &SyncPath, access: &Access, stop: &Stop) -> Result<Box<dyn St
             let login = access.azure.clone().unwrap_or_default();
             Ok(Box::new(super::cloud::Azure::open(container, &login, stop.clone())?))
         }
+        #[cfg(feature = "opendal")]
+        Scheme::OpenDal { scheme, authority } => Ok(Box::new(super::opendal::OpenDal::open(scheme, authority, access, stop.clone())?)),
         other => Err(not_here(path, other)),
     }
 }

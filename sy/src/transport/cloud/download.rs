@@ -538,18 +538,6 @@ impl Lane for DownloadLane<'_> {
         self.to.finish_dir(dir, &|| Err(SyncError::unsupported("an object store keeps no attributes of directories")))
     }
 
-    fn examine_dir(&self, _: &Dir<'_>) -> Result<bool> {
-        Ok(false)
-    }
-
-    fn is_linked(&self, _: &Op, _: &[u8]) -> bool {
-        false
-    }
-
-    fn hard_link(&self, _: &Dir<'_>, _: &Op, _: &[u8]) -> Result<Option<Applied>> {
-        Ok(None)
-    }
-
     fn remove_source(&self, dir: &Dir<'_>, op: &Op) -> Result<()> {
         remove_source(self.from, &self.key(dir, op), op)
     }

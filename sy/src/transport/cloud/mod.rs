@@ -4,25 +4,26 @@
     allow(dead_code, reason = "which parts are needed depends on the features of the build")
 )]
 
-mod attributes;
+pub(super) mod attributes;
 mod auth;
 #[cfg(feature = "azure")]
 mod azure;
 mod client;
 mod config;
+mod deletes;
 mod download;
 mod endpoint;
 mod gate;
 #[cfg(feature = "gcs")]
 mod gcs;
-mod http;
+pub(super) mod http;
 mod pages;
 mod relay;
 #[cfg(feature = "s3")]
 mod s3;
 mod spool;
-mod store;
-mod sums;
+pub(super) mod store;
+pub(super) mod sums;
 mod upload;
 mod uri;
 pub mod walk;
@@ -45,6 +46,8 @@ pub use store::Store;
 pub use upload::UploadLane;
 pub use walk::Seen;
 pub use writer::plain_key;
+#[cfg(feature = "opendal")]
+pub(super) use writer::read_error;
 
 /// A tag without the quotation marks that it has in headers, and not always in lists.
 fn bare(tag: &str) -> String {

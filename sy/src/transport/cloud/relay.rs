@@ -53,8 +53,8 @@ impl<'r> RelayLane<'r> {
             let attributes = if self.to.must_tell_attributes(from.size) { Some(self.head(&key)?.attributes) } else { None };
             match self.to.copy(dir, op, &from, attributes.as_ref()) {
                 Ok(made) => return Ok(Done { applied: self.to.outcome(op), made }),
-                // The destination's account may not read the source; the source's own may.
-                Err(error) if error.kind == ErrorKind::PermissionDenied => {}
+                // The destination's account may not read the source, where the source's own may; or the service can't name it.
+                Err(error) if matches!(error.kind, ErrorKind::PermissionDenied | ErrorKind::Unsupported) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -108,7 +108,10 @@ impl Lane for RelayLane<'_> {
         Ok(match op.what {
             What::CopyIfDifferent if self.same_content(dir, op)? => Applied::Same,
             What::Metadata if self.to.can_set_attributes() => Applied::Metadata,
-            What::Copy | What::CopyIfDifferent | What::Metadata => self.to.outcome(op),
+            What::Copy | What::CopyIfDifferent | What::Metadata => {
+                self.to.can_hold(dir, op)?;
+                self.to.outcome(op)
+            }
             What::Attributes | What::Nothing | What::Ask => Applied::Same,
         })
     }
@@ -127,18 +130,6 @@ impl Lane for RelayLane<'_> {
 
     fn finish_dir(&self, dir: &Dir<'_>) -> Result<bool> {
         self.to.finish_dir(dir).map(|()| false)
-    }
-
-    fn examine_dir(&self, _: &Dir<'_>) -> Result<bool> {
-        Ok(false)
-    }
-
-    fn is_linked(&self, _: &Op, _: &[u8]) -> bool {
-        false
-    }
-
-    fn hard_link(&self, _: &Dir<'_>, _: &Op, _: &[u8]) -> Result<Option<Applied>> {
-        Ok(None)
     }
 
     fn remove_source(&self, dir: &Dir<'_>, op: &Op) -> Result<()> {
@@ -160,12 +151,6 @@ impl Lane for RelayLane<'_> {
 
     fn touch_dir(&self, key: &[u8], _: Time) -> Result<()> {
         self.to.restore_dir(key)
-    }
-
-    fn clean_up(&self, _: &Dir<'_>, _: &[Box<[u8]>], _: &[Op]) {}
-
-    fn sync_all(&self) -> Result<()> {
-        Ok(())
     }
 
     fn end(&self, only: Option<&[u8]>) {

@@ -33,6 +33,8 @@ struct Block {
 pub struct Spool {
     blocks: Blocks,
     root: Block,
+    /// An object stands for the root itself: it is there, even if it is empty.
+    marker: bool,
     /// Directories whose parent was listed and that were not yet themselves.
     places: Mutex<HashMap<Vec<u8>, Block>>,
 }
@@ -146,8 +148,9 @@ impl Spool {
         Ok(Some(block))
     }
 
+    /// Nothing says that it is there.
     pub fn is_empty(&self) -> bool {
-        self.root.entries == 0
+        self.root.entries == 0 && !self.marker
     }
 }
 
@@ -337,11 +340,11 @@ impl<'p> Builder<'p> {
         while self.open.len() > 1 {
             self.close()?;
         }
-        let root = match self.open.pop() {
-            Some(level) => self.block(&level)?,
-            None => Block { at: 0, length: 0, entries: 0 },
+        let (root, marker) = match self.open.pop() {
+            Some(level) => (self.block(&level)?, level.marker),
+            None => (Block { at: 0, length: 0, entries: 0 }, false),
         };
-        Ok(Spool { blocks: self.blocks, root, places: Mutex::default() })
+        Ok(Spool { blocks: self.blocks, root, marker, places: Mutex::default() })
     }
 }
 

@@ -121,7 +121,10 @@ impl Lane for UploadLane<'_> {
                 }
             }
             What::Metadata if self.to.can_set_attributes() => Applied::Metadata,
-            What::Copy | What::CopyIfDifferent | What::Metadata => self.to.outcome(op),
+            What::Copy | What::CopyIfDifferent | What::Metadata => {
+                self.to.can_hold(dir, op)?;
+                self.to.outcome(op)
+            }
             What::Attributes | What::Nothing | What::Ask => Applied::Same,
         })
     }
@@ -138,18 +141,6 @@ impl Lane for UploadLane<'_> {
         self.to.finish_dir(dir).map(|()| false)
     }
 
-    fn examine_dir(&self, _: &Dir<'_>) -> Result<bool> {
-        Ok(false)
-    }
-
-    fn is_linked(&self, _: &Op, _: &[u8]) -> bool {
-        false
-    }
-
-    fn hard_link(&self, _: &Dir<'_>, _: &Op, _: &[u8]) -> Result<Option<Applied>> {
-        Ok(None)
-    }
-
     fn remove_source(&self, dir: &Dir<'_>, op: &Op) -> Result<()> {
         self.from.remove(dir, op)
     }
@@ -160,12 +151,6 @@ impl Lane for UploadLane<'_> {
 
     fn touch_dir(&self, key: &[u8], _: Time) -> Result<()> {
         self.to.restore_dir(key)
-    }
-
-    fn clean_up(&self, _: &Dir<'_>, _: &[Box<[u8]>], _: &[Op]) {}
-
-    fn sync_all(&self) -> Result<()> {
-        Ok(())
     }
 
     fn end(&self, only: Option<&[u8]>) {

@@ -120,12 +120,33 @@ impl<'r> CloudWriter<'r> {
         Attributes::of(&op.source, &op.name, self.keep.times, self.keep.permissions, self.keep.owner)
     }
 
+    /// A symbolic link is an object whose attributes say so; without attributes it would become a file.
+    pub fn can_hold(&self, dir: &Dir<'_>, op: &Op) -> Result<()> {
+        if op.source.kind != Kind::Symlink {
+            return Ok(());
+        }
+        self.can_hold_links().map_err(|error| self.at.at(error, "write", &self.key(dir, op)))
+    }
+
+    fn can_hold_links(&self) -> Result<()> {
+        if self.features.attributes {
+            return Ok(());
+        }
+        Err(SyncError::unsupported("the destination can't hold symbolic links")
+            .hint("links=\"skip\" (--links skip) leaves them out, links=\"follow\" copies what they lead to"))
+    }
+
     /// Makes the object. Returns what stands there then, if it can be told from what others put there.
     pub fn send(&self, dir: &Dir<'_>, op: &Op, content: &dyn Content, attributes: &Attributes) -> Result<Option<Meta>> {
         let key = self.key(dir, op);
         let fail = |error| self.at.at(error, "write", &key);
+        self.can_hold(dir, op)?;
+        if attributes.is_link() {
+            self.can_hold_links().map_err(fail)?;
+        }
         if let Some(old) = &op.dest {
             self.keep_aside(&key, old, op.dest_target.as_deref())?;
+            self.clear_way(&key, old)?;
         }
         let whole = self.at.key_of(&key);
         let (size, when) = (content.size(), self.when(op));
@@ -356,12 +377,22 @@ impl<'r> CloudWriter<'r> {
         let key = self.key(dir, op);
         if let Some(old) = &op.dest {
             self.keep_aside(&key, old, op.dest_target.as_deref())?;
+            self.clear_way(&key, old)?;
         }
         let copied = self.store.copy(from, &self.at.key_of(&key), attributes, self.when(op));
         let tag = copied.map_err(|error| self.at.at(error, "write", &key))?;
         self.control.bytes.fetch_add(from.size, Relaxed);
         dir.touch();
         Ok(made(&tag, from.size))
+    }
+
+    /// The object that stands for an empty directory makes way for what takes its place, or both would be there.
+    fn clear_way(&self, key: &[u8], old: &Meta) -> Result<()> {
+        if old.kind != Kind::Dir || old.nlink == 0 || self.features.directories {
+            return Ok(());
+        }
+        let marker = [&self.at.key_of(key), &b"/"[..]].concat();
+        self.store.delete(&[&marker]).into_iter().collect::<Result<()>>().map_err(|error| self.at.at(error, "replace", key))
     }
 
     /// `backup_dir`: copies what will be replaced or removed below it.

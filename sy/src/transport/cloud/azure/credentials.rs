@@ -114,8 +114,7 @@ impl Credentials {
     pub fn are_for_account(&self) -> bool {
         match &self.from {
             From::Given(Credential::SasToken { token, .. }) => token.split('&').any(|pair| pair.starts_with("srt=")),
-            From::Given(_) | From::Search(..) => true,
-            From::Function(_) => false,
+            _ => true,
         }
     }
 
@@ -133,7 +132,13 @@ impl Credentials {
     fn load(&self) -> Result<Credential> {
         let (provider, context) = match &self.from {
             From::Given(credential) => return Ok(credential.clone()),
-            From::Function(refresh) => return from_fields(refresh()?),
+            // What the function could not find is no object that is not there.
+            From::Function(refresh) => {
+                return from_fields(refresh().map_err(|error| match error.kind {
+                    ErrorKind::NotFound => SyncError { kind: ErrorKind::Authentication, ..error },
+                    _ => error,
+                })?);
+            }
             From::Search(provider, context) => (provider, context),
         };
         match pollster::block_on(provider.provide_credential_dyn(context)) {

@@ -11,7 +11,7 @@ use super::super::attributes::{Attributes, TimeStyle};
 use super::super::http::{Answer, Body, Request};
 use super::super::store::{Content, Features, Head, If, Origin, Page, Part, Query, Store};
 use super::super::sums::{Kinds, Summer, Sums, base64};
-use super::super::{bare, quoted, uri};
+use super::super::{bare, deletes, quoted, uri};
 use super::{Azure, answers};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::transport::Time;
@@ -154,7 +154,7 @@ impl Store for Azure {
             max_put: 5000 * MIB,
             copies_attributes: u64::MAX,
             sets_attributes: true,
-            deletes_at_once: 1,
+            deletes_at_once: deletes::TOGETHER,
             directories: false,
             ordered: true,
             begins_anywhere: false,
@@ -175,11 +175,7 @@ impl Store for Azure {
 
     fn realm(&self) -> String {
         // A token for one container can't read what is to be copied from another.
-        if self.credentials.are_for_account() {
-            format!("azure {}", self.settings.endpoint)
-        } else {
-            format!("azure {}", self.settings.base)
-        }
+        if self.credentials.are_for_account() { format!("azure {}", self.settings.endpoint) } else { self.place() }
     }
 
     fn place(&self) -> String {
@@ -257,14 +253,14 @@ impl Store for Azure {
     }
 
     fn delete(&self, keys: &[&[u8]]) -> Vec<Result<()>> {
-        let delete = |key: &&[u8]| {
+        let delete = |key: &[u8]| {
             let request = self.request(Method::DELETE, key, "")?.header("x-ms-delete-snapshots", "include");
             match self.send(&request) {
                 Err(error) if error.kind == ErrorKind::NotFound && error.hint.is_none() => Ok(()),
                 other => other.map(drop),
             }
         };
-        keys.iter().map(delete).collect()
+        deletes::side_by_side(keys, self.http.connections, delete)
     }
 
     /// Nothing is sent: an upload is no more than a name that its parts have in common.

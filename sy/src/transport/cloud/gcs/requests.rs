@@ -1,8 +1,7 @@
 //! What is asked of Google Cloud Storage: one method for each kind of request.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::Ordering::Relaxed;
 
 use http::Method;
 use serde_json::Value;
@@ -11,15 +10,13 @@ use super::super::attributes::{Attributes, TimeStyle};
 use super::super::http::{Answer, Body, Request};
 use super::super::store::{Content, Features, Head, If, Origin, Page, Part, Query, Store};
 use super::super::sums::{Kinds, Sums, base64};
-use super::super::{bare, uri, xml};
+use super::super::{bare, deletes, uri, xml};
 use super::frame::Frame;
 use super::wire::{UNTYPED, check, condition, hashes, is_missing, no_bucket, part_query, resource};
 use super::{Gcs, answers};
 use crate::error::{ErrorKind, Result, SyncError};
 
 const TIB: u64 = 1 << 40;
-/// Deletions under way for each batch.
-const DELETES_AT_ONCE: usize = 8;
 
 impl Gcs {
     pub(super) fn send(&self, request: &Request<'_>) -> Result<Answer> {
@@ -54,7 +51,7 @@ impl Store for Gcs {
             max_put: 5 * TIB,
             copies_attributes: u64::MAX,
             sets_attributes: true,
-            deletes_at_once: 256,
+            deletes_at_once: deletes::TOGETHER,
             directories: false,
             ordered: true,
             begins_anywhere: true,
@@ -184,25 +181,7 @@ impl Store for Gcs {
     }
 
     fn delete(&self, keys: &[&[u8]]) -> Vec<Result<()>> {
-        // There is no request for many, and one after the other takes long.
-        let threads = if self.http.connections.is_some() { 1 } else { DELETES_AT_ONCE.min(keys.len()) };
-        let (next, results) = (AtomicUsize::new(0), Mutex::new(vec![Ok(()); keys.len()]));
-        let work = || {
-            while let n = next.fetch_add(1, Relaxed)
-                && n < keys.len()
-            {
-                let result = self.delete_one(keys[n]);
-                results.lock().unwrap_or_else(PoisonError::into_inner)[n] = result;
-            }
-        };
-        std::thread::scope(|scope| {
-            for _ in 1..threads {
-                // With fewer threads it only takes longer.
-                let _ = std::thread::Builder::new().name("sypy-delete".into()).spawn_scoped(scope, work);
-            }
-            work();
-        });
-        results.into_inner().unwrap_or_else(PoisonError::into_inner)
+        deletes::side_by_side(keys, self.http.connections, |key| self.delete_one(key))
     }
 
     fn begin(&self, key: &[u8], attributes: &Attributes) -> Result<String> {

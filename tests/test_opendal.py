@@ -1,0 +1,147 @@
+"""WebDAV and FTP through OpenDAL, on real servers. Needs a build with that feature: `make test-opendal` makes it."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from servers import ENVIRONMENT
+from trees import build
+
+BINARY = ENVIRONMENT.get("SY_OPENDAL_BIN")
+pytestmark = pytest.mark.skipif(not BINARY, reason="SY_OPENDAL_BIN names no build with the feature opendal")
+
+TREE = {
+    "a": "1",
+    "d/b b": "22",
+    "d/e/ä": "333",
+    "d/zero": "",
+    "big": os.urandom(5 << 20),
+    "empty/": None,
+}
+
+
+def webdav(root: Path, port: int) -> list[str]:
+    module = "from wsgidav.server.server_cli import run; run()"
+    return [sys.executable, "-c", module, "--host=127.0.0.1", f"--port={port}", f"--root={root}", "--auth=anonymous"]
+
+
+def ftp(root: Path, port: int) -> list[str]:
+    account = ["-w", "-u", "test", "-P", "testsecret"]
+    return [sys.executable, "-m", "pyftpdlib", "-i", "127.0.0.1", "-p", str(port), "-d", str(root), *account]
+
+
+SERVERS = {"webdav": webdav, "ftp": ftp}
+
+
+@pytest.fixture(params=SERVERS)
+def place(request, tmp_path):
+    """A server of each kind: the folder that it serves, and the URL of a place in it."""
+    root = tmp_path / "served"
+    root.mkdir()
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(SERVERS[request.param](root, port), env=ENVIRONMENT, **quiet)
+    try:
+        for _ in range(600):
+            with socket.socket() as s:
+                if s.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert process.poll() is None, "the server did not start"
+            time.sleep(0.05)
+        yield root / "t", f"opendal+{request.param}://127.0.0.1:{port}/t/"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture
+def sy(place):
+    """Runs the build with OpenDAL; returns exit code and what was printed."""
+    _, url = place
+    scheme, port = url.split("://")[0].removeprefix("opendal+"), url.split(":")[2].split("/")[0]
+    options = {
+        "SYPY_OPENDAL_WEBDAV_ENDPOINT": f"http://127.0.0.1:{port}",
+        "SYPY_OPENDAL_FTP_USER": "test",
+        "SYPY_OPENDAL_FTP_PASSWORD": "testsecret",
+    }
+
+    def run(*words):
+        env = os.environ | {name: value for name, value in options.items() if f"_{scheme.upper()}_" in name}
+        # It asks for plain HTTP and FTP by name.
+        done = subprocess.run(
+            [BINARY, *words], env=env | {"AWS_ALLOW_HTTP": "true"}, capture_output=True, text=True, timeout=120
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    return run
+
+
+def contents(root):
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+def test_up_and_down_again(sy, place, src, dst):
+    root, url = place
+    build(src, TREE)
+    assert sy(f"{src}/", url)[0] == 0
+    assert contents(root) == contents(src)
+    assert (root / "empty").is_dir()
+    code, said = sy(f"{src}/", url)
+    assert (code, "nothing to do" in said) == (0, True), said
+    assert sy(url, f"{dst}/")[0] == 0
+    assert contents(dst) == contents(src)
+    code, said = sy(url, f"{dst}/")
+    assert (code, "nothing to do" in said) == (0, True), said
+
+
+def test_changes_and_deletions(sy, place, src):
+    root, url = place
+    build(src, TREE)
+    assert sy(f"{src}/", url)[0] == 0
+    (src / "a").write_text("changed")
+    (src / "d/b b").unlink()
+    build(src, {"new/x": "x"})
+    before = contents(root)
+    assert sy("-n", "--delete", f"{src}/", url)[0] == 0
+    assert contents(root) == before, "a dry run changes nothing"
+    assert sy("--delete", f"{src}/", url)[0] == 0
+    assert contents(root) == contents(src)
+    assert not [name for _, _, names in os.walk(root) for name in names if name.startswith(".sypy")]
+
+
+def test_without_what_was_remembered_nothing_is_lost(sy, place, src, tmp_path, monkeypatch):
+    root, url = place
+    build(src, TREE)
+    assert sy(f"{src}/", url)[0] == 0
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another"))
+    assert sy(f"{src}/", url)[0] == 0
+    assert contents(root) == contents(src)
+
+
+def test_a_link_is_named_and_the_rest_arrives(sy, place, src):
+    root, url = place
+    build(src, {"a": "1"})
+    (src / "link").symlink_to("a")
+    code, said = sy(f"{src}/", url)
+    assert code == 23
+    assert "link" in said
+    assert contents(root) == {"a": b"1"}
+    assert sy("--links", "skip", f"{src}/", url)[0] == 0
+
+
+def test_a_source_that_is_not_there_deletes_nothing(sy, place, dst):
+    _, url = place
+    build(dst, {"kept": "1"})
+    assert sy("--delete", f"{url}nowhere/", f"{dst}/")[0] != 0
+    assert contents(dst) == {"kept": b"1"}

@@ -114,6 +114,11 @@ pub trait Lane: Send + Sync {
     /// The state of the source now, for another try.
     fn refresh(&self, dir: &Dir<'_>, op: &mut Op) -> Result<()>;
 
+    /// Could `make_dir` make a directory of that name?
+    fn examine_make_dir(&self, _parent: &Dir<'_>, _name: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
     /// Makes the directory, atomically in place of what `replaced` describes.
     fn make_dir(&self, parent: &Dir<'_>, name: &[u8], source: &Meta, replaced: Option<&Meta>) -> Result<()>;
 

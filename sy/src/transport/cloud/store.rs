@@ -136,6 +136,11 @@ pub struct Origin<'o> {
 pub trait Store: Send + Sync + std::fmt::Debug {
     fn features(&self) -> Features;
 
+    /// Can there be an object with that key?
+    fn admits(&self, _key: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
     /// What every new object gets besides its attributes, such as its encryption.
     fn manner(&self) -> String {
         String::new()

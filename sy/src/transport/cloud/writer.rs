@@ -120,12 +120,12 @@ impl<'r> CloudWriter<'r> {
         Attributes::of(&op.source, &op.name, self.keep.times, self.keep.permissions, self.keep.owner)
     }
 
-    /// A symbolic link is an object whose attributes say so; without attributes it would become a file.
+    /// Not every key can be had. A symbolic link is an object whose attributes say so; without attributes it would become a
+    /// file.
     pub fn can_hold(&self, dir: &Dir<'_>, op: &Op) -> Result<()> {
-        if op.source.kind != Kind::Symlink {
-            return Ok(());
-        }
-        self.can_hold_links().map_err(|error| self.at.at(error, "write", &self.key(dir, op)))
+        let key = self.key(dir, op);
+        let links = || if op.source.kind == Kind::Symlink { self.can_hold_links() } else { Ok(()) };
+        self.store.admits(&self.at.key_of(&key)).and_then(|()| links()).map_err(|error| self.at.at(error, "write", &key))
     }
 
     fn can_hold_links(&self) -> Result<()> {

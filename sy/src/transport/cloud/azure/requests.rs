@@ -161,6 +161,10 @@ impl Store for Azure {
         }
     }
 
+    fn admits(&self, key: &[u8]) -> Result<()> {
+        self.request(Method::HEAD, key, "").map(drop)
+    }
+
     fn wants(&self) -> Kinds {
         Kinds::CRC64
     }

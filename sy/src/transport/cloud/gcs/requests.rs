@@ -58,6 +58,10 @@ impl Store for Gcs {
         }
     }
 
+    fn admits(&self, key: &[u8]) -> Result<()> {
+        check(key).map(drop)
+    }
+
     fn wants(&self) -> Kinds {
         Kinds::CRC32C
     }

@@ -145,6 +145,10 @@ impl Store for S3 {
         format!("{:?}", self.settings.object_headers)
     }
 
+    fn admits(&self, key: &[u8]) -> Result<()> {
+        self.request(Method::HEAD, key, "").map(drop)
+    }
+
     fn wants(&self) -> Kinds {
         match self.checks.load(Relaxed) {
             answers::CRC64 => Kinds::CRC64,

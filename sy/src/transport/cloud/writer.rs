@@ -103,13 +103,32 @@ impl<'r> CloudWriter<'r> {
         dir.key_of(&op.name)
     }
 
+    /// The tag of what was listed there, which is what may be replaced; `None` if nothing was.
+    fn listed_tag(&self, key: &[u8], op: &Op) -> Result<Option<String>> {
+        let tag = || op.dest_target.as_deref().and_then(|tag| std::str::from_utf8(tag).ok()).map(str::to_owned);
+        match &op.dest {
+            None => Ok(None),
+            // Of a link it is known where it leads, but not the tag.
+            Some(old) if old.kind == Kind::Symlink => match self.at.head(key)? {
+                Some(head) if hash(&head.tag) == old.ino => Ok(Some(head.tag)),
+                _ => {
+                    let error = SyncError::new(ErrorKind::Conflict, "it changed since it was listed");
+                    Err(self.at.at(error.hint("nothing was overwritten; the next run will look again"), "write", key))
+                }
+            },
+            Some(_) => Ok(tag()),
+        }
+    }
+
     /// Under which condition the object may be written: only over what was listed there.
-    fn when<'o>(&self, op: &'o Op) -> If<'o> {
-        match (&op.dest, &op.dest_target) {
+    fn when<'t>(&self, op: &Op, tag: Option<&'t str>) -> If<'t> {
+        match (&op.dest, tag) {
             _ if !self.features.conditions => If::Always,
             (None, _) => If::Absent,
-            (Some(old), Some(tag)) if old.kind == Kind::File => std::str::from_utf8(tag).map_or(If::Always, If::Tag),
-            _ => If::Always,
+            // It is no object, or not this one.
+            (Some(old), _) if old.kind == Kind::Dir => If::Absent,
+            (Some(_), Some(tag)) => If::Tag(tag),
+            (Some(_), None) => If::Always,
         }
     }
 
@@ -144,12 +163,13 @@ impl<'r> CloudWriter<'r> {
         if attributes.is_link() {
             self.can_hold_links().map_err(fail)?;
         }
+        let listed = self.listed_tag(&key, op)?;
         if let Some(old) = &op.dest {
-            self.keep_aside(&key, old, op.dest_target.as_deref())?;
+            self.keep_aside(&key, old, listed.as_deref())?;
             self.clear_way(&key, old)?;
         }
         let whole = self.at.key_of(&key);
-        let (size, when) = (content.size(), self.when(op));
+        let (size, when) = (content.size(), self.when(op, listed.as_deref()));
         let large = self.features.parts && size >= self.part_size.map_or(LARGE, |part| part.max(self.features.min_part) + 1);
         if size > self.features.max_put && !large {
             return Err(fail(SyncError::unsupported("it is larger than an object may be there")));
@@ -375,11 +395,12 @@ impl<'r> CloudWriter<'r> {
     /// Has the service copy an object, with its own attributes unless others are given.
     pub fn copy(&self, dir: &Dir<'_>, op: &Op, from: &Origin<'_>, attributes: Option<&Attributes>) -> Result<Option<Meta>> {
         let key = self.key(dir, op);
+        let listed = self.listed_tag(&key, op)?;
         if let Some(old) = &op.dest {
-            self.keep_aside(&key, old, op.dest_target.as_deref())?;
+            self.keep_aside(&key, old, listed.as_deref())?;
             self.clear_way(&key, old)?;
         }
-        let copied = self.store.copy(from, &self.at.key_of(&key), attributes, self.when(op));
+        let copied = self.store.copy(from, &self.at.key_of(&key), attributes, self.when(op, listed.as_deref()));
         let tag = copied.map_err(|error| self.at.at(error, "write", &key))?;
         self.control.bytes.fetch_add(from.size, Relaxed);
         dir.touch();
@@ -396,10 +417,10 @@ impl<'r> CloudWriter<'r> {
     }
 
     /// `backup_dir`: copies what will be replaced or removed below it.
-    fn keep_aside(&self, key: &[u8], old: &Meta, tag: Option<&[u8]>) -> Result<()> {
+    fn keep_aside(&self, key: &[u8], old: &Meta, tag: Option<&str>) -> Result<()> {
         let Some(backup) = &self.backup else { return Ok(()) };
         let whole = self.at.key_of(key);
-        let known = tag.and_then(|tag| std::str::from_utf8(tag).ok()).filter(|_| !self.must_tell_attributes(old.size));
+        let known = tag.filter(|_| !self.must_tell_attributes(old.size));
         let (tag, attributes) = match known {
             Some(tag) => (tag.to_owned(), None),
             None => match self.at.head(key)? {

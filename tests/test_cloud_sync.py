@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from fault_proxy import Do
 from trees import WHEN, Dir, File, Link, build, difference, keys, rewrite, set_mtime, snapshot
 
 MIB = 1 << 20
@@ -557,6 +558,23 @@ def test_a_bucket_does_not_say_who_runs_as_somebody_else(store, bucket, sync_at,
         for _ in range(2):
             sync_at(store, bucket.url(source), at).done()
             assert (dst / "a").stat().st_mode & 0o7777 == 0o755
+
+
+def test_a_link_that_is_replaced_is_kept_aside_and_only_if_it_is_what_was_listed(store, bucket, sync_at, proxied, src):
+    build(src, {"l": Link("aa")})
+    sync_at(store, f"{src}/", bucket.url()).done()
+    os.unlink(src / "l")
+    build(src, {"l": Link("zz")})
+    sync_at(store, f"{src}/", bucket.url(), backup_dir="old").done()
+    assert bucket.get("l") == b"zz"
+    assert [content for key, content in bucket.objects().items() if key.startswith("old/")] == [b"aa"]
+    os.unlink(src / "l")
+    build(src, {"l": Link("yy")})
+    server, proxy = proxied(store)
+    proxy.fault(Do(lambda _: bucket.put("l", "of somebody else")), kind="PUT", key="l", times=1)
+    outcome = sync_at(server, f"{src}/", bucket.url())
+    assert outcome.code == 23 and [error["kind"] for error in outcome.errors] == ["conflict"]
+    assert bucket.get("l") == b"of somebody else"
 
 
 def test_a_link_by_itself_is_copied_once(store, bucket, sync_at, src, dst):

@@ -69,6 +69,25 @@ def test_to_a_file_system_what_it_can_hold_arrives_and_the_rest_is_named(moto, o
         assert leftovers(dst) == []
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_a_dry_run_names_what_a_file_system_can_not_hold(moto, odd, sync_at, dst, there):
+    if there:
+        dst.mkdir()
+    dry = sync_at(moto, odd.url("x/"), f"{dst}/", dry_run=True)
+    real = sync_at(moto, odd.url("x/"), f"{dst}/")
+    assert (dry.code, dry.changes) == (23, real.changes)
+    assert {error["path"] for error in dry.errors} == {error["path"] for error in real.errors}
+
+
+def test_a_dry_run_names_what_a_store_can_not_hold(moto, sync_at, src):
+    bucket = moto.bucket()
+    build(src, {"good": "1", "/".join(["f" * 200] * 5) + "/" + "x" * 100: "2"})
+    dry = sync_at(moto, f"{src}/", bucket.url(), dry_run=True)
+    real = sync_at(moto, f"{src}/", bucket.url())
+    assert ("good", "create") in dry.changes and dry.changes == real.changes
+    assert (dry.code, [error["path"] for error in dry.errors]) == (23, [error["path"] for error in real.errors])
+
+
 def test_nothing_that_failed_to_arrive_lets_anything_be_deleted_by_mistake(moto, sync_at, dst):
     bucket = moto.bucket()
     for key in ("a//b", "good"):
@@ -104,6 +123,14 @@ def test_a_directorys_own_object_with_content_does_not_hide_what_is_below(moto, 
         bucket.put(key, "1")
     sync_at(moto, f"{src}/", bucket.url(), delete=True, force_delete=True).done()
     assert bucket.objects() == {"c/x": b"1", "d": b"2"}
+
+
+def test_a_directorys_own_object_with_content_is_not_written_over(moto, sync_at, src):
+    bucket = moto.bucket()
+    bucket.put("c/", "content")
+    (src / "c").mkdir(parents=True)
+    sync_at(moto, f"{src}/", bucket.url()).done()
+    assert bucket.objects() == {"c/": b"content"}
 
 
 def test_a_key_that_is_too_long_fails_by_name_and_the_rest_goes(moto, sync_at, src):

@@ -34,6 +34,20 @@ def killed_upload(versitygw, bucket, proxied, sy_binary, src):
     return server, proxy, content
 
 
+def test_a_run_for_one_file_leaves_the_uploads_of_others_alone(killed_upload, bucket, sync_at, tmp_path):
+    server, _, _ = killed_upload
+    build(tmp_path / "one", {"other": "1"})
+    sync_at(server, f"{tmp_path}/one/other", bucket.url("other")).done()
+    assert bucket.uploads() == ["big"]
+
+
+def test_an_upload_that_was_begun_with_other_metadata_is_not_gone_on_with(killed_upload, bucket, sync_at, src):
+    server, proxy, content = killed_upload
+    sync_at(server, f"{src}/", bucket.url(), preserve_times=False).done()
+    assert bucket.objects() == {"big": content} and "mtime" not in bucket.metadata("big")
+    assert proxy.count("BEGIN") == 1 and bucket.uploads() == []
+
+
 def test_a_killed_upload_is_gone_on_with(killed_upload, bucket, sync_at, src):
     server, proxy, content = killed_upload
     sync_at(server, f"{src}/", bucket.url()).done()

@@ -11,6 +11,7 @@ use super::stats::Tally;
 use crate::cli::Options;
 use crate::error::{ErrorKind, SyncError};
 use crate::state::Index;
+use crate::transport::local::fits;
 use crate::transport::{Applied, Done, Doomed, Endpoint, Kind, Lane, Meta, Op, What};
 
 pub struct Context<'r> {
@@ -163,7 +164,9 @@ impl Context<'_> {
         let outcome = match self.lane {
             Some(lane) if self.dry_run() => lane.examine(dir, op).map(Done::from),
             Some(lane) => lane.apply(dir, op),
-            None => Ok(Done::from(Applied::Created)),
+            None => fits(&op.name)
+                .map(|()| Done::from(Applied::Created))
+                .map_err(|error| error.at("create", self.source.path_of(&dir.key_of(&op.name)))),
         };
         self.control.active.fetch_sub(1, Relaxed);
         if transfer {

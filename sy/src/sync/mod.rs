@@ -147,7 +147,7 @@ fn run_inner(
     };
     let outcome = sides.start().and_then(|start| carry_out(&cx, start, &filter, sides.spared(options)));
     if let (Some(lane), false) = (&lane, options.dry_run) {
-        lane.end();
+        lane.end(sides.only());
     }
     errors.extend(cx.take_errors());
     if let (Some(known), false) = (known, options.dry_run) {

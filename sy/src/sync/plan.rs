@@ -17,6 +17,7 @@ use super::scan::{ReadAhead, Wanted};
 use crate::cli::Links;
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::filter::Scope;
+use crate::transport::local::fits;
 use crate::transport::{Doomed, Held, Kind, Listing, Meta, Op, What, child_key};
 
 /// A job has about this many bytes at most.
@@ -293,7 +294,7 @@ impl<'w, 'r> Planner<'w, 'r> {
             (Some(dest), None) if !beside => dest.find(&name, false).map(|j| dest.item(j).meta),
             _ => None,
         };
-        if beside && had.is_none() && !cx.dest.is_none_or(|dest| dest.capabilities().any_name) {
+        if beside && had.is_none() && !cx.dest.is_some_and(|dest| dest.capabilities().any_name) {
             self.incomplete = true;
             cx.fail(
                 SyncError::new(
@@ -329,6 +330,14 @@ impl<'w, 'r> Planner<'w, 'r> {
                     cx.fail(error);
                     return Ok(());
                 }
+            }
+            let possible = match cx.lane {
+                Some(lane) => lane.examine_make_dir(&parent, &name),
+                None => fits(&name).map_err(|error| error.at("create", cx.source.path_of(&key))),
+            };
+            if let (true, Err(error)) = (cx.dry_run(), possible) {
+                cx.fail(error);
+                return Ok(());
             }
             cx.directory_created(&key, if in_the_way.is_some() { Reason::Kind } else { Reason::New });
         }
@@ -461,7 +470,9 @@ impl<'w, 'r> Planner<'w, 'r> {
             return Ok(());
         }
         if what == What::CopyIfDifferent && op.source.size == 0 {
-            op.what = What::Attributes;
+            // Two empty files have the same content.
+            let left = op.dest.as_ref().map(|dest| same_content(&cx.rules, &op.source, dest));
+            op.what = left.and_then(Result::ok).map_or(What::Attributes, |(what, _)| what);
         }
         self.hand_over(op);
         Ok(())

@@ -114,6 +114,11 @@ pub trait Lane: Send + Sync {
     /// The state of the source now, for another try.
     fn refresh(&self, dir: &Dir<'_>, op: &mut Op) -> Result<()>;
 
+    /// Could `make_dir` make a directory of that name?
+    fn examine_make_dir(&self, _parent: &Dir<'_>, _name: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
     /// Makes the directory, atomically in place of what `replaced` describes.
     fn make_dir(&self, parent: &Dir<'_>, name: &[u8], source: &Meta, replaced: Option<&Meta>) -> Result<()>;
 
@@ -147,8 +152,9 @@ pub trait Lane: Send + Sync {
     /// A temporary file that an earlier run left in a directory of the destination. `wanted` are those to keep.
     fn clean_up(&self, _dir: &Dir<'_>, _leftovers: &[Box<[u8]>], _wanted: &[Op]) {}
 
-    /// The run is over, however it went.
-    fn end(&self) {}
+    /// The run is over, however it went. `only`: the one entry of the destination that it was about; others may be another
+    /// run's.
+    fn end(&self, _only: Option<&[u8]>) {}
 
     /// Has everything on disk.
     fn sync_all(&self) -> Result<()> {

@@ -41,8 +41,12 @@ config! {
 }
 
 impl CloudClientOptions {
-    /// Refuses an endpoint without encryption, unless it is allowed here or by `AWS_ALLOW_HTTP`.
+    /// Refuses an endpoint that holds a password, wherever it was found, since it is shown; and one without encryption, unless
+    /// that is allowed here or by `AWS_ALLOW_HTTP`.
     pub fn allow(&self, endpoint: &str) -> Result<()> {
+        if endpoint.contains('@') {
+            return Err(SyncError::config("an endpoint must not hold a user or a password"));
+        }
         let plain = endpoint.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http:"));
         let by_environment = || std::env::var("AWS_ALLOW_HTTP").is_ok_and(|value| matches!(value.as_str(), "1" | "true" | "TRUE" | "True"));
         if plain && !self.allow_http && !by_environment() {
@@ -60,5 +64,21 @@ impl CloudClientOptions {
     /// Few connections, and an early error instead of a long wait.
     pub fn low_latency() -> Self {
         Self { pool_max_idle_per_host: 20, request_timeout_secs: 30, max_retries: 2, ..Self::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_in_an_endpoint_is_refused_and_not_shown() {
+        for allow_http in [false, true] {
+            let options = CloudClientOptions { allow_http, ..CloudClientOptions::default() };
+            for endpoint in ["http://user:hunter2@h", "https://user:hunter2@h/x", "user:hunter2@h"] {
+                let error = options.allow(endpoint).expect_err("refused");
+                assert!(!format!("{error:?} {error}").contains("hunter2"));
+            }
+        }
     }
 }

@@ -222,6 +222,8 @@ impl Http {
         let Ok(parts) = sent else { return };
         let config = Agent::config_builder()
             .http_status_as_error(false)
+            // Nobody else is to be told who asks.
+            .max_redirects(0)
             .proxy(self.agent.config().proxy().cloned())
             .tls_config(self.agent.config().tls_config().clone())
             .timeout_global(BRIEFLY);

@@ -224,6 +224,7 @@ mod tests {
                 min_part: 0,
                 max_parts: 0,
                 max_put: 0,
+                copies_attributes: 0,
                 sets_attributes: false,
                 deletes_at_once: 1,
                 directories: false,

@@ -50,7 +50,8 @@ impl<'r> RelayLane<'r> {
         let tag = op.target.as_deref().filter(|_| op.source.kind == Kind::File).and_then(|tag| std::str::from_utf8(tag).ok());
         if let (true, Some(tag)) = (self.inside, tag) {
             let from = Origin { bucket: self.from.store().bucket(), key: &whole, tag, size: op.source.size };
-            match self.to.copy(dir, op, &from) {
+            let attributes = if self.to.must_tell_attributes(from.size) { Some(self.head(&key)?.attributes) } else { None };
+            match self.to.copy(dir, op, &from, attributes.as_ref()) {
                 Ok(made) => return Ok(Done { applied: self.to.outcome(op), made }),
                 // The destination's account may not read the source, where the source's own may; or the service can't name it.
                 Err(error) if matches!(error.kind, ErrorKind::PermissionDenied | ErrorKind::Unsupported) => {}
@@ -59,7 +60,7 @@ impl<'r> RelayLane<'r> {
         }
         let head = self.head(&key)?;
         let content = Object { store: self.from.store(), key: whole, head };
-        op.source = Meta { size: content.head.size, ino: hash(&content.head.tag), ..op.source };
+        op.source = Meta { size: content.head.size, ino: hash(&content.head.tag), ctime: content.head.modified, ..op.source };
         // Whatever is known of the file goes along, as it stands.
         let attributes = content.head.attributes.clone();
         let made = self.to.send(dir, op, &content, &attributes)?;
@@ -152,8 +153,8 @@ impl Lane for RelayLane<'_> {
         self.to.restore_dir(key)
     }
 
-    fn end(&self) {
-        self.to.end();
+    fn end(&self, only: Option<&[u8]>) {
+        self.to.end(only);
     }
 }
 

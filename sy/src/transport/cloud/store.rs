@@ -28,6 +28,8 @@ pub struct Features {
     pub max_parts: u64,
     /// The largest object that one `put` can make.
     pub max_put: u64,
+    /// Larger objects lose their attributes when the service copies them, unless they are sent along.
+    pub copies_attributes: u64,
     /// Attributes can be set without sending the content again.
     pub sets_attributes: bool,
     /// Keys to a `delete`.
@@ -133,6 +135,16 @@ pub struct Origin<'o> {
 /// A bucket or container of an object store. Used from many threads at a time.
 pub trait Store: Send + Sync + std::fmt::Debug {
     fn features(&self) -> Features;
+
+    /// Can there be an object with that key?
+    fn admits(&self, _key: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    /// What every new object gets besides its attributes, such as its encryption.
+    fn manner(&self) -> String {
+        String::new()
+    }
 
     /// Which sums a write should bring along, so that the store can check what arrived.
     fn wants(&self) -> Kinds;

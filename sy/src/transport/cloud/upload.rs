@@ -153,8 +153,8 @@ impl Lane for UploadLane<'_> {
         self.to.restore_dir(key)
     }
 
-    fn end(&self) {
-        self.to.end();
+    fn end(&self, only: Option<&[u8]>) {
+        self.to.end(only);
     }
 }
 

@@ -103,13 +103,32 @@ impl<'r> CloudWriter<'r> {
         dir.key_of(&op.name)
     }
 
+    /// The tag of what was listed there, which is what may be replaced; `None` if nothing was.
+    fn listed_tag(&self, key: &[u8], op: &Op) -> Result<Option<String>> {
+        let tag = || op.dest_target.as_deref().and_then(|tag| std::str::from_utf8(tag).ok()).map(str::to_owned);
+        match &op.dest {
+            None => Ok(None),
+            // Of a link it is known where it leads, but not the tag.
+            Some(old) if old.kind == Kind::Symlink => match self.at.head(key)? {
+                Some(head) if hash(&head.tag) == old.ino => Ok(Some(head.tag)),
+                _ => {
+                    let error = SyncError::new(ErrorKind::Conflict, "it changed since it was listed");
+                    Err(self.at.at(error.hint("nothing was overwritten; the next run will look again"), "write", key))
+                }
+            },
+            Some(_) => Ok(tag()),
+        }
+    }
+
     /// Under which condition the object may be written: only over what was listed there.
-    fn when<'o>(&self, op: &'o Op) -> If<'o> {
-        match (&op.dest, &op.dest_target) {
+    fn when<'t>(&self, op: &Op, tag: Option<&'t str>) -> If<'t> {
+        match (&op.dest, tag) {
             _ if !self.features.conditions => If::Always,
             (None, _) => If::Absent,
-            (Some(old), Some(tag)) if old.kind == Kind::File => std::str::from_utf8(tag).map_or(If::Always, If::Tag),
-            _ => If::Always,
+            // It is no object, or not this one.
+            (Some(old), _) if old.kind == Kind::Dir => If::Absent,
+            (Some(_), Some(tag)) => If::Tag(tag),
+            (Some(_), None) => If::Always,
         }
     }
 
@@ -120,12 +139,12 @@ impl<'r> CloudWriter<'r> {
         Attributes::of(&op.source, &op.name, self.keep.times, self.keep.permissions, self.keep.owner)
     }
 
-    /// A symbolic link is an object whose attributes say so; without attributes it would become a file.
+    /// Not every key can be had. A symbolic link is an object whose attributes say so; without attributes it would become a
+    /// file.
     pub fn can_hold(&self, dir: &Dir<'_>, op: &Op) -> Result<()> {
-        if op.source.kind != Kind::Symlink {
-            return Ok(());
-        }
-        self.can_hold_links().map_err(|error| self.at.at(error, "write", &self.key(dir, op)))
+        let key = self.key(dir, op);
+        let links = || if op.source.kind == Kind::Symlink { self.can_hold_links() } else { Ok(()) };
+        self.store.admits(&self.at.key_of(&key)).and_then(|()| links()).map_err(|error| self.at.at(error, "write", &key))
     }
 
     fn can_hold_links(&self) -> Result<()> {
@@ -144,12 +163,13 @@ impl<'r> CloudWriter<'r> {
         if attributes.is_link() {
             self.can_hold_links().map_err(fail)?;
         }
+        let listed = self.listed_tag(&key, op)?;
         if let Some(old) = &op.dest {
-            self.keep_aside(&key, old, op.dest_target.as_deref())?;
+            self.keep_aside(&key, old, listed.as_deref())?;
             self.clear_way(&key, old)?;
         }
         let whole = self.at.key_of(&key);
-        let (size, when) = (content.size(), self.when(op));
+        let (size, when) = (content.size(), self.when(op, listed.as_deref()));
         let large = self.features.parts && size >= self.part_size.map_or(LARGE, |part| part.max(self.features.min_part) + 1);
         if size > self.features.max_put && !large {
             return Err(fail(SyncError::unsupported("it is larger than an object may be there")));
@@ -208,7 +228,9 @@ impl<'r> CloudWriter<'r> {
         // Objects of any size fit into the parts that there may be, with room to spare.
         let least = self.part_size.unwrap_or(PART).max(self.features.min_part);
         let part_size = least.max(size.div_ceil(self.features.max_parts.saturating_sub(100).max(1)).next_multiple_of(1 << 20));
-        let begun = self.uploads.find(key, content.mark(), part_size).filter(|_| self.resume);
+        // An upload has its metadata from the beginning, so with others it is another one.
+        let mark = hash(&format!("{} {attributes:?} {}", content.mark(), self.store.manner()));
+        let begun = self.uploads.find(key, mark, part_size).filter(|_| self.resume);
         let kept = match &begun {
             Some(upload) => self.store.parts(key, upload)?.map(|parts| (upload.clone(), parts)),
             None => None,
@@ -229,7 +251,7 @@ impl<'r> CloudWriter<'r> {
                 }
             }
         };
-        self.uploads.note(key, content.mark(), part_size, &upload);
+        self.uploads.note(key, mark, part_size, &upload);
         let sent = self.send_parts(key, content, part_size, &upload, &kept).and_then(|(parts, sums)| {
             content.still()?;
             self.store.complete(key, &upload, &parts, attributes, &sums, when)
@@ -365,14 +387,21 @@ impl<'r> CloudWriter<'r> {
         self.features.sets_attributes
     }
 
-    /// Has the service copy an object.
-    pub fn copy(&self, dir: &Dir<'_>, op: &Op, from: &Origin<'_>) -> Result<Option<Meta>> {
+    /// Does the service need to be told the attributes of an object that it copies?
+    pub fn must_tell_attributes(&self, size: u64) -> bool {
+        size > self.features.copies_attributes
+    }
+
+    /// Has the service copy an object, with its own attributes unless others are given.
+    pub fn copy(&self, dir: &Dir<'_>, op: &Op, from: &Origin<'_>, attributes: Option<&Attributes>) -> Result<Option<Meta>> {
         let key = self.key(dir, op);
+        let listed = self.listed_tag(&key, op)?;
         if let Some(old) = &op.dest {
-            self.keep_aside(&key, old, op.dest_target.as_deref())?;
+            self.keep_aside(&key, old, listed.as_deref())?;
             self.clear_way(&key, old)?;
         }
-        let tag = self.store.copy(from, &self.at.key_of(&key), None, self.when(op)).map_err(|error| self.at.at(error, "write", &key))?;
+        let copied = self.store.copy(from, &self.at.key_of(&key), attributes, self.when(op, listed.as_deref()));
+        let tag = copied.map_err(|error| self.at.at(error, "write", &key))?;
         self.control.bytes.fetch_add(from.size, Relaxed);
         dir.touch();
         Ok(made(&tag, from.size))
@@ -388,19 +417,20 @@ impl<'r> CloudWriter<'r> {
     }
 
     /// `backup_dir`: copies what will be replaced or removed below it.
-    fn keep_aside(&self, key: &[u8], old: &Meta, tag: Option<&[u8]>) -> Result<()> {
+    fn keep_aside(&self, key: &[u8], old: &Meta, tag: Option<&str>) -> Result<()> {
         let Some(backup) = &self.backup else { return Ok(()) };
         let whole = self.at.key_of(key);
-        let tag = match tag.and_then(|tag| std::str::from_utf8(tag).ok()) {
-            Some(tag) => tag.to_owned(),
+        let known = tag.filter(|_| !self.must_tell_attributes(old.size));
+        let (tag, attributes) = match known {
+            Some(tag) => (tag.to_owned(), None),
             None => match self.at.head(key)? {
-                Some(head) => head.tag,
+                Some(head) => (head.tag, Some(head.attributes).filter(|_| self.must_tell_attributes(old.size))),
                 None => return Ok(()),
             },
         };
         let from = Origin { bucket: self.store.bucket(), key: &whole, tag: &tag, size: old.size };
         let to = self.at.key_of(&[backup, key].concat());
-        self.store.copy(&from, &to, None, If::Always).map(drop).map_err(|error| self.at.at(error, "back up", key))
+        self.store.copy(&from, &to, attributes.as_ref(), If::Always).map(drop).map_err(|error| self.at.at(error, "back up", key))
     }
 
     /// A directory is there once something is in it. What stands in its way goes.
@@ -436,7 +466,12 @@ impl<'r> CloudWriter<'r> {
         let whole = [&self.at.key_of(key), &b"/"[..]].concat();
         let attributes = Attributes { content_type: Some("application/x-directory".into()), ..Attributes::default() };
         let sums = sums::of(b"", self.store.wants());
-        self.store.put(&whole, Body::Bytes(b""), &attributes, &sums, If::Always).map(drop).map_err(|error| self.at.at(error, "create", key))
+        let when = if self.features.conditions { If::Absent } else { If::Always };
+        match self.store.put(&whole, Body::Bytes(b""), &attributes, &sums, when) {
+            // Whatever has that key makes the directory be there. It may have content, which is somebody's.
+            Err(error) if error.kind == ErrorKind::Conflict => Ok(()),
+            put => put.map(drop).map_err(|error| self.at.at(error, "create", key)),
+        }
     }
 
     /// After deletions a directory that the source has may be gone with its last object.
@@ -471,8 +506,12 @@ impl<'r> CloudWriter<'r> {
     }
 
     /// Uploads that an earlier run began and nobody went on with are given up.
-    pub fn end(&self) {
-        for (key, upload) in self.uploads.stale() {
+    pub fn end(&self, only: Option<&[u8]>) {
+        let own = only.map(|name| self.at.key_of(name));
+        let is_own = |key: &[u8]| {
+            own.as_deref().is_none_or(|own| key.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/")))
+        };
+        for (key, upload) in self.uploads.stale().into_iter().filter(|(key, _)| is_own(key)) {
             self.store.abort(&key, &upload);
             self.uploads.forget(&key);
         }

@@ -23,9 +23,9 @@ pub use data::{Limiter, check_room};
 pub use lane::LocalLane;
 pub use reader::{Reader, changed};
 pub use root::{Follow, stat_at, stat_fd};
-pub use temp::is_ours;
 #[cfg(feature = "opendal")]
 pub(super) use temp::{Ours, TempNames, ours};
+pub use temp::{fits, is_ours};
 pub use writer::{Temp, Writer};
 
 pub(crate) use super::child_key;

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::error::{Result, SyncError};
 use crate::transport::Meta;
 
 const TEMP: &[u8] = b".sypy-tmp-";
@@ -53,6 +54,18 @@ pub fn ours(name: &[u8]) -> Option<Ours> {
 /// Would a scan take it for one of ours?
 pub fn is_ours(name: &[u8]) -> bool {
     ours(name).is_some()
+}
+
+/// Bytes of a name, on every file system of Linux.
+const LONGEST: usize = 255;
+
+/// Can a file system have that name? Anything else would lead elsewhere, or be taken for a temporary file of ours.
+pub fn fits(name: &[u8]) -> Result<()> {
+    let bad = matches!(name, b"" | b"." | b"..") || name.contains(&b'/') || name.contains(&0) || name.len() > LONGEST;
+    if bad || is_ours(name) {
+        return Err(SyncError::unsupported("a file system can't have a file of that name"));
+    }
+    Ok(())
 }
 
 /// Makes the names of one run. Runs don't survive a fork, so the process is asked for its id once.
@@ -127,6 +140,16 @@ mod tests {
     fn other_names_are_the_users() {
         for name in [".sypy-tmp-", ".sypy-tmp-notes", ".sypy-part-1", "sypy", ".syignore", ".sypy-tmp-0123456-1-1-1.1"] {
             assert_eq!(ours(name.as_bytes()), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn names_that_lead_elsewhere_are_refused() {
+        for bad in [&b""[..], b".", b"..", b"a/b", b"/", b"a\0b", b".sypy-part-0123456789abcdef0123456789abcdef"] {
+            assert!(fits(bad).is_err(), "{bad:?}");
+        }
+        for good in [&b"..."[..], b"a b", b"-x", b"\xff", b".sypy"] {
+            assert!(fits(good).is_ok(), "{good:?}");
         }
     }
 }

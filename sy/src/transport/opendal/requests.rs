@@ -65,6 +65,7 @@ impl Store for OpenDal {
             min_part: 0,
             max_parts: 0,
             max_put: u64::MAX,
+            copies_attributes: u64::MAX,
             sets_attributes: false,
             deletes_at_once: 1,
             directories: self.service.directories,

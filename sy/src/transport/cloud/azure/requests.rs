@@ -152,12 +152,17 @@ impl Store for Azure {
             min_part: MIB,
             max_parts: 50_000,
             max_put: 5000 * MIB,
+            copies_attributes: u64::MAX,
             sets_attributes: true,
             deletes_at_once: deletes::TOGETHER,
             directories: false,
             ordered: true,
             begins_anywhere: false,
         }
+    }
+
+    fn admits(&self, key: &[u8]) -> Result<()> {
+        self.request(Method::HEAD, key, "").map(drop)
     }
 
     fn wants(&self) -> Kinds {

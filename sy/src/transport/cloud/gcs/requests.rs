@@ -49,12 +49,17 @@ impl Store for Gcs {
             min_part: 5 << 20,
             max_parts: 10_000,
             max_put: 5 * TIB,
+            copies_attributes: u64::MAX,
             sets_attributes: true,
             deletes_at_once: deletes::TOGETHER,
             directories: false,
             ordered: true,
             begins_anywhere: true,
         }
+    }
+
+    fn admits(&self, key: &[u8]) -> Result<()> {
+        check(key).map(drop)
     }
 
     fn wants(&self) -> Kinds {

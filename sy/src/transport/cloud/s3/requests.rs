@@ -132,12 +132,21 @@ impl Store for S3 {
             min_part: 5 << 20,
             max_parts: 10_000,
             max_put: 5 * GIB,
+            copies_attributes: MOST_COPIED,
             sets_attributes: true,
             deletes_at_once: 1000,
             directories: false,
             ordered: true,
             begins_anywhere: true,
         }
+    }
+
+    fn manner(&self) -> String {
+        format!("{:?}", self.settings.object_headers)
+    }
+
+    fn admits(&self, key: &[u8]) -> Result<()> {
+        self.request(Method::HEAD, key, "").map(drop)
     }
 
     fn wants(&self) -> Kinds {

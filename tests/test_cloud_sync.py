@@ -577,6 +577,17 @@ def test_a_link_that_is_replaced_is_kept_aside_and_only_if_it_is_what_was_listed
     assert bucket.get("l") == b"of somebody else"
 
 
+def test_what_changed_since_it_was_listed_is_not_removed_once_it_is_kept_aside(store, bucket, sync_at, proxied, src):
+    build(src, {"a": "1"})
+    for key in ("gone", "changed"):
+        bucket.put(key, "old")
+    server, proxy = proxied(store)
+    proxy.fault(Do(lambda _: bucket.put("changed", "of somebody else")), kind="HEAD", key="changed", times=1)
+    outcome = sync_at(server, f"{src}/", bucket.url(), delete=True, force_delete=True, backup_dir="old")
+    assert outcome.code == 23 and [error["kind"] for error in outcome.errors] == ["conflict"]
+    assert bucket.get("changed") == b"of somebody else" and "gone" not in bucket.all_keys()
+
+
 def test_a_link_by_itself_is_copied_once(store, bucket, sync_at, src, dst):
     build(src, {"l": Link("a")})
     dst.mkdir()

@@ -63,16 +63,16 @@ def test_a_whole_bucket_is_a_place(store, bucket, sync_at, src, dst):
     assert_same(src, dst)
 
 
-def test_sizes_around_every_limit(versitygw, sync_at, src, dst):
-    bucket, dice = versitygw.bucket(), random.Random(1)
+def test_sizes_around_every_limit(store, bucket, sync_at, src, dst):
+    dice = random.Random(1)
     around = [near * MIB + n for near in (1, 16, 32) for n in (-1, 0, 1)]
     build(src, {f"{size}": dice.randbytes(size) for size in [0, 1, 8 * MIB + 1, *around]})
-    sync_at(versitygw, f"{src}/", bucket.url("sizes/")).done()
+    sync_at(store, f"{src}/", bucket.url("sizes/")).done()
     assert {key: item["Size"] for key, item in bucket.listed("sizes/").items()} == {
         f"sizes/{name}": int(name) for name in keys(src)
     }
     assert bucket.uploads() == []
-    sync_at(versitygw, bucket.url("sizes/"), f"{dst}/").done()
+    sync_at(store, bucket.url("sizes/"), f"{dst}/").done()
     assert_same(src, dst)
 
 

@@ -21,6 +21,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 PIECE = 256 << 10
+# A new object's name is in the body.
+GCS_OBJECT = re.compile(r"(?:/upload)?/storage/v1/b/[^/]+/o(?:/[^/]+/rewriteTo/b/[^/]+/o)?(?:/([^/]+))?")
 
 
 @dataclasses.dataclass
@@ -50,8 +52,11 @@ class Request:
 
     @property
     def key(self) -> str:
-        """The object's, where the bucket is the first part of the path."""
-        return urllib.parse.unquote(self.path.removeprefix(self.root)).lstrip("/").partition("/")[2]
+        """The object's, where the bucket is the first part of the path; in the JSON API of GCS, what is written to."""
+        path = self.path.removeprefix(self.root)
+        if told := GCS_OBJECT.fullmatch(path):
+            return urllib.parse.unquote(told[1] or "")
+        return urllib.parse.unquote(path).lstrip("/").partition("/")[2]
 
     @property
     def length(self) -> int:
@@ -88,6 +93,18 @@ def azure_kind(request: Request) -> str:
             return "COPY"
         return {"block": "PART", "blocklist": "COMPLETE", "metadata": "METADATA"}.get(comp or "", "PUT")
     return method
+
+
+def gcs_kind(request: Request) -> str:
+    """The same for Google's objects: its JSON API, and its XML API, which is much like S3."""
+    if GCS_OBJECT.fullmatch(request.path) is None:
+        return s3_kind(request)
+    method = request.method
+    if method == "GET":
+        return "LIST" if not request.key else "GET" if request.query.get("alt") == "media" else "HEAD"
+    if method == "POST":
+        return "COPY" if "/rewriteTo/" in request.path else "PUT"
+    return "METADATA" if method == "PATCH" else method
 
 
 WRITES = {"METADATA", "PUT", "PART", "COPY", "BEGIN", "COMPLETE", "DELETE", "DELETES", "ABORT"}

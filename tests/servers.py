@@ -11,6 +11,7 @@ import ctypes
 import dataclasses
 import fcntl
 import functools
+import json
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -27,13 +29,14 @@ from pathlib import Path
 
 import pytest
 
-from fault_proxy import Proxy, azure_kind, s3_kind
+from fault_proxy import Proxy, azure_kind, gcs_kind, s3_kind
 
 # As they were before any test set variables of its own.
 ENVIRONMENT = dict(os.environ)
 HOME = Path(ENVIRONMENT.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sypy" / "servers"
 VERSITYGW = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
 AZURITE = "3.37.0"
+FAKE_GCS = "github.com/fsouza/fake-gcs-server@v1.56.1"
 # The account that every emulator of Azure has, as everybody may know.
 AZURE_ACCOUNT = "devstoreaccount1"
 AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -120,10 +123,15 @@ def azurite_binary() -> Path:
     return npm_binary("azurite-blob", "azurite", AZURITE)
 
 
+def fake_gcs_binary() -> Path:
+    return go_binary("fake-gcs-server", FAKE_GCS)
+
+
 INSTALLERS: dict[str, Callable[[], object]] = {
     "versitygw": versitygw_binary,
     "moto": moto_command,
     "azurite": azurite_binary,
+    "fake_gcs": fake_gcs_binary,
 }
 
 
@@ -379,6 +387,97 @@ class AzureContainer:
         return sorted({blob.name for blob in listed} - self.all_keys())
 
 
+@dataclasses.dataclass(frozen=True)
+class GcsServer:
+    name: str
+    url: str
+    kind_of: Callable = gcs_kind
+
+    @property
+    def env(self) -> dict[str, str]:
+        # A service that the environment names is shown no credentials of the machine.
+        return {"STORAGE_EMULATOR_HOST": self.url, "AWS_ALLOW_HTTP": "true"}
+
+    def ask(self, method: str, path: str, body: bytes | dict | None = None, kind: str = "application/json") -> bytes:
+        """One request to the JSON API, as another program that uses the bucket."""
+        data = json.dumps(body).encode() if isinstance(body, dict) else body
+        headers = {} if data is None else {"Content-Type": kind}
+        request = urllib.request.Request(self.url + path, data, headers, method=method)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=60) as answer:
+            return answer.read()
+
+    def bucket(self) -> "GcsBucket":
+        name = f"t-{uuid.uuid4().hex[:20]}"
+        self.ask("POST", "/storage/v1/b?project=test", {"name": name})
+        return GcsBucket(self, name)
+
+    def behind(self, proxy: Proxy) -> "GcsServer":
+        return dataclasses.replace(self, url=proxy.url)
+
+
+@dataclasses.dataclass(frozen=True)
+class GcsBucket:
+    server: GcsServer
+    name: str
+
+    def url(self, key: str = "") -> str:
+        return f"gs://{self.name}/{key}"
+
+    @property
+    def _objects(self) -> str:
+        return f"/storage/v1/b/{self.name}/o"
+
+    def _object(self, key: str) -> str:
+        return f"{self._objects}/{urllib.parse.quote(key, safe='')}"
+
+    def put(self, key: str, content: bytes | str = b"", metadata: Mapping[str, str] | None = None) -> str:
+        """Returns the generation."""
+        body = content.encode() if isinstance(content, str) else content
+        about = {"name": key, "metadata": dict(metadata or {}), "contentType": "application/x-test"}
+        mark = uuid.uuid4().hex
+        parts = [("application/json", json.dumps(about).encode()), ("application/x-test", body)]
+        framed = b"".join(f"--{mark}\r\nContent-Type: {kind}\r\n\r\n".encode() + part + b"\r\n" for kind, part in parts)
+        answer = self.server.ask(
+            "POST",
+            f"/upload{self._objects}?uploadType=multipart",
+            framed + f"--{mark}--\r\n".encode(),
+            f"multipart/related; boundary={mark}",
+        )
+        return json.loads(answer)["generation"]
+
+    def get(self, key: str) -> bytes:
+        return self.server.ask("GET", f"{self._object(key)}?alt=media")
+
+    def head(self, key: str) -> dict:
+        return json.loads(self.server.ask("GET", self._object(key)))
+
+    def metadata(self, key: str) -> dict[str, str]:
+        return {name.lower(): value for name, value in self.head(key).get("metadata", {}).items()}
+
+    def delete(self, key: str) -> None:
+        self.server.ask("DELETE", self._object(key))
+
+    def listed(self, prefix: str = "") -> dict[str, dict]:
+        listed, page = {}, ""
+        while page is not None:
+            query = urllib.parse.urlencode({"prefix": prefix, "pageToken": page})
+            answer = json.loads(self.server.ask("GET", f"{self._objects}?{query}"))
+            for item in answer.get("items", []):
+                about = {"Size": int(item["size"]), "ETag": item["generation"], "LastModified": item["updated"]}
+                listed[item["name"]] = about
+            page = answer.get("nextPageToken")
+        return listed
+
+    all_keys = S3Bucket.all_keys
+    objects = S3Bucket.objects
+    tags = S3Bucket.tags
+
+    def uploads(self) -> list[str]:
+        """None: this server takes no uploads in parts, and sypy has to do without."""
+        return []
+
+
 def start_versitygw(place: Path) -> tuple[Started, S3Server]:
     """Over a directory, as any POSIX file system: checks signatures, sums and conditions."""
     data, port = place / "data", free_port()
@@ -417,10 +516,27 @@ def start_azurite(place: Path) -> tuple[Started, AzureServer]:
     return started, AzureServer("azurite", f"{started.url}/{AZURE_ACCOUNT}")
 
 
-STARTERS = {"versitygw": start_versitygw, "moto": start_moto, "azurite": start_azurite}
+def start_fake_gcs(place: Path) -> tuple[Started, GcsServer]:
+    """In memory: checks generations where it writes, no credentials."""
+    port = free_port()
+    # A public host without a port is any port of it, also that of a proxy.
+    command = [
+        fake_gcs_binary(), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory",
+        "-external-url", f"http://127.0.0.1:{port}", "-public-host", "127.0.0.1", "-log-level", "warn",
+    ]  # fmt: skip
+    started = start(command, port, place, "/_internal/healthcheck")
+    return started, GcsServer("fake_gcs", started.url)
 
 
-def server(name: str, place: Path) -> Iterator[S3Server | AzureServer]:
+STARTERS = {
+    "versitygw": start_versitygw,
+    "moto": start_moto,
+    "azurite": start_azurite,
+    "fake_gcs": start_fake_gcs,
+}
+
+
+def server(name: str, place: Path) -> Iterator[S3Server | AzureServer | GcsServer]:
     try:
         started, server = STARTERS[name](place)
     except Missing as missing:
@@ -447,6 +563,11 @@ def moto(tmp_path_factory):
 @pytest.fixture(scope="session")
 def azurite(tmp_path_factory):
     yield from server("azurite", tmp_path_factory.mktemp("azurite"))
+
+
+@pytest.fixture(scope="session")
+def fake_gcs(tmp_path_factory):
+    yield from server("fake_gcs", tmp_path_factory.mktemp("fake_gcs"))
 
 
 @pytest.fixture(scope="session", params=["versitygw", "moto"])

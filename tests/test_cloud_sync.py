@@ -64,16 +64,16 @@ def test_a_whole_bucket_is_a_place(store, bucket, sync_at, src, dst):
     assert_same(src, dst)
 
 
-def test_sizes_around_every_limit(versitygw, sync_at, src, dst):
-    bucket, dice = versitygw.bucket(), random.Random(1)
+def test_sizes_around_every_limit(store, bucket, sync_at, src, dst):
+    dice = random.Random(1)
     around = [near * MIB + n for near in (1, 16, 32) for n in (-1, 0, 1)]
     build(src, {f"{size}": dice.randbytes(size) for size in [0, 1, 8 * MIB + 1, *around]})
-    sync_at(versitygw, f"{src}/", bucket.url("sizes/")).done()
+    sync_at(store, f"{src}/", bucket.url("sizes/")).done()
     assert {key: item["Size"] for key, item in bucket.listed("sizes/").items()} == {
         f"sizes/{name}": int(name) for name in keys(src)
     }
     assert bucket.uploads() == []
-    sync_at(versitygw, bucket.url("sizes/"), f"{dst}/").done()
+    sync_at(store, bucket.url("sizes/"), f"{dst}/").done()
     assert_same(src, dst)
 
 
@@ -575,6 +575,17 @@ def test_a_link_that_is_replaced_is_kept_aside_and_only_if_it_is_what_was_listed
     outcome = sync_at(server, f"{src}/", bucket.url())
     assert outcome.code == 23 and [error["kind"] for error in outcome.errors] == ["conflict"]
     assert bucket.get("l") == b"of somebody else"
+
+
+def test_what_changed_since_it_was_listed_is_not_removed_once_it_is_kept_aside(store, bucket, sync_at, proxied, src):
+    build(src, {"a": "1"})
+    for key in ("gone", "changed"):
+        bucket.put(key, "old")
+    server, proxy = proxied(store)
+    proxy.fault(Do(lambda _: bucket.put("changed", "of somebody else")), kind="HEAD", key="changed", times=1)
+    outcome = sync_at(server, f"{src}/", bucket.url(), delete=True, force_delete=True, backup_dir="old")
+    assert outcome.code == 23 and [error["kind"] for error in outcome.errors] == ["conflict"]
+    assert bucket.get("changed") == b"of somebody else" and "gone" not in bucket.all_keys()
 
 
 def test_a_link_by_itself_is_copied_once(store, bucket, sync_at, src, dst):

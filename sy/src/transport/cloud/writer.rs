@@ -424,6 +424,10 @@ impl<'r> CloudWriter<'r> {
         let (tag, attributes) = match known {
             Some(tag) => (tag.to_owned(), None),
             None => match self.at.head(key)? {
+                // It is not what was to be replaced or removed.
+                Some(head) if self.features.conditions && old.kind != Kind::Dir && hash(&head.tag) != old.ino => {
+                    return Err(self.at.at(SyncError::new(ErrorKind::Conflict, "it changed since it was listed"), "back up", key));
+                }
                 Some(head) => (head.tag, Some(head.attributes).filter(|_| self.must_tell_attributes(old.size))),
                 None => return Ok(()),
             },
@@ -486,7 +490,7 @@ impl<'r> CloudWriter<'r> {
             let kept: Vec<Result<()>> = batch
                 .iter()
                 .map(|one| {
-                    let meta = Meta { size: one.size, kind: one.kind, ..meta_of(&nothing()) };
+                    let meta = Meta { size: one.size, kind: one.kind, ino: one.ino, ..meta_of(&nothing()) };
                     if one.kind == Kind::Dir { Ok(()) } else { self.keep_aside(&one.key, &meta, None) }
                 })
                 .collect();

@@ -316,6 +316,23 @@ def test_more_than_a_thousand_go_in_a_few_requests(versitygw, sync_at, proxied, 
     assert proxy.count("DELETE", "DELETES") <= 9, proxy.counts
 
 
+@pytest.mark.parametrize(("count", "asked"), [(2, "HEAD"), (9, "LIST")])
+def test_what_changed_since_it_was_listed_is_not_deleted(versitygw, sync_at, proxied, src, count, asked):
+    bucket = versitygw.bucket()
+    build(src, {f"d/{n}": "old" for n in range(count)} | {"keep": ""})
+    sync_at(versitygw, f"{src}/", bucket.url("x/")).done()
+    for n in range(count):
+        os.unlink(src / f"d/{n}")
+    server, proxy = proxied(versitygw)
+    # The first list is the one that finds what is to be deleted.
+    proxy.fault(Do(lambda _: bucket.put("x/d/1", b"somebody's")), kind=[asked], nth=2 if asked == "LIST" else 1)
+    outcome = sync_at(server, f"{src}/", bucket.url("x/"), delete=True, force_delete=True)
+    assert outcome.code == 23
+    assert [error["path"] for error in outcome.errors] == [bucket.url("x/d/1")]
+    assert {key for key in bucket.objects("x/") if not key.endswith("/")} == {"keep", "d/1"}
+    assert bucket.objects("x/")["d/1"] == b"somebody's"
+
+
 def test_an_empty_directory_stays_where_the_source_has_one(store, bucket, sync_at, src, dst):
     build(src, {"d/a": "1", "e/": None, "b": "1"})
     sync_at(store, f"{src}/", bucket.url("x/")).done()

@@ -19,6 +19,7 @@ mod gcs;
 pub(super) mod http;
 mod pages;
 mod relay;
+mod removal;
 #[cfg(feature = "s3")]
 mod s3;
 mod spool;

@@ -18,7 +18,7 @@ use crate::error::{ErrorKind, Result, SyncError};
 use crate::state::Uploads;
 use crate::sync::{Control, Dir, Tally};
 use crate::transport::local::{Keep, Limiter};
-use crate::transport::{Applied, Doomed, Endpoint, Kind, Meta, Op, Pace};
+use crate::transport::{Applied, Endpoint, Kind, Meta, Op, Pace};
 
 /// Up to this size content is read once, into memory.
 const SMALL: u64 = 1 << 20;
@@ -60,8 +60,8 @@ pub fn pace(options: &Options, connections: Option<u64>) -> Pace {
 /// The destination of a run.
 pub struct CloudWriter<'r> {
     pub at: &'r CloudEndpoint,
-    store: &'r dyn Store,
-    features: Features,
+    pub(super) store: &'r dyn Store,
+    pub(super) features: Features,
     pub keep: Keep,
     /// Key that replaced and deleted objects go below.
     backup: Option<Vec<u8>>,
@@ -417,7 +417,7 @@ impl<'r> CloudWriter<'r> {
     }
 
     /// `backup_dir`: copies what will be replaced or removed below it.
-    fn keep_aside(&self, key: &[u8], old: &Meta, tag: Option<&str>) -> Result<()> {
+    pub(super) fn keep_aside(&self, key: &[u8], old: &Meta, tag: Option<&str>) -> Result<()> {
         let Some(backup) = &self.backup else { return Ok(()) };
         let whole = self.at.key_of(key);
         let known = tag.filter(|_| !self.must_tell_attributes(old.size));
@@ -483,32 +483,6 @@ impl<'r> CloudWriter<'r> {
         if key.is_empty() || self.at.holds_anything(key)? { Ok(()) } else { self.put_marker(key) }
     }
 
-    pub fn remove(&self, doomed: &[Doomed], report: &mut dyn FnMut(&Doomed, Result<()>)) {
-        // Of directories only those have to go that an object stands for.
-        let object = |one: &Doomed| one.kind != Kind::Dir || one.ino != 0;
-        for batch in doomed.chunks(self.features.deletes_at_once.max(1)) {
-            let kept: Vec<Result<()>> = batch
-                .iter()
-                .map(|one| {
-                    let meta = Meta { size: one.size, kind: one.kind, ino: one.ino, ..meta_of(&nothing()) };
-                    if one.kind == Kind::Dir { Ok(()) } else { self.keep_aside(&one.key, &meta, None) }
-                })
-                .collect();
-            let going: Vec<usize> = (0..batch.len()).filter(|&n| kept[n].is_ok() && object(&batch[n])).collect();
-            let slash = |one: &Doomed| if one.kind == Kind::Dir { [&one.key[..], b"/"].concat() } else { one.key.clone() };
-            let keys: Vec<Vec<u8>> = going.iter().map(|&n| self.at.key_of(&slash(&batch[n]))).collect();
-            let refs: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-            let mut results = if refs.is_empty() { Vec::new() } else { self.store.delete(&refs) }.into_iter();
-            for (n, kept) in kept.into_iter().enumerate() {
-                let outcome = match kept {
-                    Ok(()) if going.contains(&n) => results.next().unwrap_or(Ok(())),
-                    other => other,
-                };
-                report(&batch[n], outcome.map_err(|error| self.at.at(error, "delete", &batch[n].key)));
-            }
-        }
-    }
-
     /// Uploads that an earlier run began and nobody went on with are given up.
     pub fn end(&self, only: Option<&[u8]>) {
         let own = only.map(|name| self.at.key_of(name));
@@ -541,7 +515,7 @@ pub fn plain_key(path: &std::path::Path) -> Vec<u8> {
     path.components().collect::<std::path::PathBuf>().into_os_string().into_encoded_bytes()
 }
 
-fn nothing() -> Object {
+pub fn nothing() -> Object {
     Object { key: Vec::new(), size: 0, modified: crate::transport::Time::default(), tag: String::new(), attributes: None }
 }
 

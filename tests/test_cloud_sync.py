@@ -588,7 +588,7 @@ def test_a_link_that_is_replaced_is_kept_aside_and_only_if_it_is_what_was_listed
     os.unlink(src / "l")
     build(src, {"l": Link("yy")})
     server, proxy = proxied(store)
-    proxy.fault(Do(lambda _: bucket.put("l", "of somebody else")), kind="PUT", key="l", times=1)
+    proxy.fault(Do(lambda _: bucket.put("l", "of somebody else")), kind="PUT", times=1)
     outcome = sync_at(server, f"{src}/", bucket.url())
     assert outcome.code == 23 and [error["kind"] for error in outcome.errors] == ["conflict"]
     assert bucket.get("l") == b"of somebody else"

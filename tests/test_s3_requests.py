@@ -138,6 +138,28 @@ def test_only_metadata_changed_sends_no_content(s3, proxied, sync_at, src):
     assert bucket.get("a") == b"x" * 1000
 
 
+def test_new_metadata_leave_what_others_gave_an_object(s3, sync_at, src):
+    bucket = s3.bucket()
+    build(src, {"a": File("1", mode=0o644)})
+    time = (src / "a").stat().st_mtime_ns
+    mtime = f"{time // 10**9}.{time % 10**9:09}"
+    bucket.put(
+        "a",
+        "1",
+        {"mtime": mtime, "mode": str(0o100600), "mine": "too"},
+        CacheControl="max-age=5",
+        ContentEncoding="identity",
+    )
+    assert sync_at(s3, f"{src}/", bucket.url()).done().stats["files_metadata_updated"] == 1
+    assert bucket.metadata("a") == {"mtime": mtime, "mode": str(0o100644), "mine": "too"}
+    head = bucket.head("a")
+    assert (head["CacheControl"], head["ContentEncoding"], head["ContentType"]) == (
+        "max-age=5",
+        "identity",
+        "application/x-test",
+    )
+
+
 def test_no_more_connections_than_transfers_allow(versitygw, proxied, sync_at, src):
     build(src, {f"{n}": "x" for n in range(100)})
     server, proxy = proxied(versitygw)

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use rustix::io::Errno;
 
 use super::endpoint::{CloudEndpoint, meta_of_head, tag_of};
+use super::ranges::{RANGES_AT_ONCE, Ranges, write_at};
 use super::store::{Head, Store};
 use super::sums::{Kinds, Summer, Sums};
 use super::writer::{look, pace, read_error};
@@ -20,9 +21,6 @@ use crate::transport::{Applied, Done, Doomed, Endpoint, Held, Kind, Known, Lane,
 
 /// Larger objects come in ranges, several at a time.
 const LARGE: u64 = 16 << 20;
-/// Small enough to be little to lose when one is cut off, large enough to be few requests.
-const RANGE: std::ops::RangeInclusive<u64> = 8 << 20..=64 << 20;
-const RANGES_AT_ONCE: usize = 4;
 const PIECE: usize = 256 << 10;
 /// A target of a symbolic link is not longer.
 const LONGEST_TARGET: u64 = 4096;
@@ -365,93 +363,6 @@ fn cut_off() -> SyncError {
     SyncError::new(ErrorKind::Network, "the content was cut off on its way").retryable()
 }
 
-fn write_at(fd: BorrowedFd<'_>, bytes: &[u8], mut at: u64) -> Result<(), Errno> {
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        match rustix::io::retry_on_intr(|| rustix::io::pwrite(fd, rest, at))? {
-            0 => return Err(Errno::NOSPC),
-            n => {
-                rest = &rest[n..];
-                at += n as u64;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The ranges of a large object. Which of them are there is noted behind the content, in the file itself, until all are:
-/// ranges come in any order, so its length tells nothing.
-struct Ranges<'f> {
-    fd: BorrowedFd<'f>,
-    size: u64,
-    /// Of a range; the last may be shorter.
-    step: u64,
-    count: u32,
-    there: Mutex<Vec<u8>>,
-    kept: bool,
-}
-
-/// What stands before the notes: told by tag and size, so that notes about another content are not believed.
-fn magic(head: &Head, step: u64) -> [u8; 32] {
-    *blake3::hash(format!("sypy ranges {step} {} {}", head.size, head.tag).as_bytes()).as_bytes()
-}
-
-/// How an object is cut: two ranges for each connection, within bounds.
-fn step(size: u64) -> u64 {
-    (size / (2 * RANGES_AT_ONCE as u64)).clamp(*RANGE.start(), *RANGE.end()).next_multiple_of(1 << 20)
-}
-
-impl<'f> Ranges<'f> {
-    /// `kept`: the file outlives an interruption. `have`: bytes that an earlier run left in it.
-    fn new(fd: BorrowedFd<'f>, head: &Head, kept: bool, have: u64) -> Result<Self, Errno> {
-        let (size, step) = (head.size, step(head.size));
-        let count = size.div_ceil(step) as u32;
-        let notes = count.div_ceil(8) as usize;
-        let mut there = vec![0; notes];
-        let magic = magic(head, step);
-        if kept && have == size + (magic.len() + notes) as u64 {
-            let mut found = vec![0; magic.len() + notes];
-            let n = rustix::io::pread(fd, &mut found, size)?;
-            if n == found.len() && found.starts_with(&magic) {
-                there.copy_from_slice(&found[magic.len()..]);
-            }
-        }
-        let fresh = there.iter().all(|&byte| byte == 0);
-        if fresh && have > 0 {
-            rustix::fs::ftruncate(fd, 0)?;
-        }
-        if kept && fresh {
-            write_at(fd, &[&magic[..], &there].concat(), size)?;
-        } else if !kept {
-            rustix::fs::ftruncate(fd, size)?;
-        }
-        Ok(Self { fd, size, step, count, there: Mutex::new(there), kept })
-    }
-
-    fn range(&self, n: u32) -> Range<u64> {
-        u64::from(n) * self.step..self.size.min((u64::from(n) + 1) * self.step)
-    }
-
-    fn length(&self, n: u32) -> u64 {
-        let range = self.range(n);
-        range.end - range.start
-    }
-
-    fn has(&self, n: u32) -> bool {
-        self.there.lock().unwrap_or_else(PoisonError::into_inner)[n as usize / 8] >> (n % 8) & 1 == 1
-    }
-
-    fn note(&self, n: u32) -> Result<(), Errno> {
-        let mut there = self.there.lock().unwrap_or_else(PoisonError::into_inner);
-        there[n as usize / 8] |= 1 << (n % 8);
-        if !self.kept {
-            return Ok(());
-        }
-        let at = n as usize / 8;
-        write_at(self.fd, &there[at..=at], self.size + 32 + at as u64)
-    }
-}
-
 impl Lane for DownloadLane<'_> {
     fn pace(&self) -> Pace {
         self.pace
@@ -576,30 +487,5 @@ pub fn remove_source(from: &CloudEndpoint, key: &[u8], op: &Op) -> Result<()> {
         }
         Some(_) => Err(fail(SyncError::new(ErrorKind::SourceChanged, "it changed since it was copied"))),
         None => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::attributes::Attributes;
-    use super::*;
-
-    fn head(size: u64) -> Head {
-        Head { size, modified: Time::default(), tag: "t".into(), attributes: Attributes::default(), sums: Sums::default() }
-    }
-
-    #[test]
-    fn ranges_that_arrived_are_known_to_the_next_run() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let file = std::fs::File::options().read(true).write(true).create_new(true).open(dir.path().join("part")).expect("a file");
-        let size = 3 * RANGE.start() + 5;
-        let first = Ranges::new(file.as_fd(), &head(size), true, 0).expect("new");
-        assert_eq!((first.count, first.length(3)), (4, 5));
-        first.note(2).expect("noted");
-        let have = file.metadata().expect("a file").len();
-        let second = Ranges::new(file.as_fd(), &head(size), true, have).expect("kept");
-        assert_eq!([0, 1, 2, 3].map(|n| second.has(n)), [false, false, true, false]);
-        let other = Ranges::new(file.as_fd(), &Head { tag: "u".into(), ..head(size) }, true, have).expect("anew");
-        assert!(!other.has(2), "another content");
     }
 }

@@ -18,6 +18,7 @@ mod gate;
 mod gcs;
 pub(super) mod http;
 mod pages;
+mod ranges;
 mod relay;
 mod removal;
 #[cfg(feature = "s3")]

@@ -106,6 +106,38 @@ impl S3 {
     }
 }
 
+/// What an object may have beside its metadata, and loses where a copy onto itself does not say it again.
+const REPEATED: [&str; 9] = [
+    "cache-control",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "expires",
+    "x-amz-server-side-encryption",
+    "x-amz-server-side-encryption-aws-kms-key-id",
+    "x-amz-storage-class",
+    "x-amz-website-redirect-location",
+];
+
+impl S3 {
+    /// Adds to a copy of an object onto itself what others have given it.
+    fn repeat<'b>(&self, mut request: Request<'b>, key: &[u8]) -> Result<Request<'b>> {
+        let there = self.send(&self.request(Method::HEAD, key, "")?)?;
+        if let Some(kind) = there.header("content-type") {
+            request.headers.retain(|(name, _)| *name != "content-type");
+            request = request.header("content-type", kind);
+        }
+        for (name, value) in &there.headers {
+            let (name, Ok(value)) = (name.as_str(), value.to_str()) else { continue };
+            let known = request.headers.iter().any(|(own, _)| *own == name) || request.named.iter().any(|(own, _)| own == name);
+            if !known && (REPEATED.contains(&name) || name.starts_with("x-amz-meta-")) {
+                request.named.push((name.to_owned(), value.to_owned()));
+            }
+        }
+        Ok(request)
+    }
+}
+
 fn part_query(number: u32, upload: &str) -> String {
     format!("partNumber={number}&uploadId={}", uri::encode_value(upload.as_bytes()))
 }
@@ -240,6 +272,9 @@ impl Store for S3 {
             .header("x-amz-copy-source-if-match", quoted(from.tag));
         if let Some(attributes) = attributes {
             request = self.describe(request.header("x-amz-metadata-directive", "REPLACE"), attributes);
+            if (from.bucket, from.key) == (self.bucket.as_str(), key) {
+                request = self.repeat(request, key)?;
+            }
         }
         let body = self.careful(&conditional(request, when))?;
         Ok(bare(&xml::find(&body, "ETag").unwrap_or_default()))

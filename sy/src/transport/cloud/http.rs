@@ -15,6 +15,8 @@ use ureq::{Agent, Proxy, SendBody};
 
 use super::CloudClientOptions;
 use super::gate::Gate;
+use super::quoted;
+use super::store::If;
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::Stop;
 
@@ -75,6 +77,16 @@ impl<'b> Request<'b> {
     pub fn body(mut self, body: Body<'b>) -> Self {
         self.body = body;
         self
+    }
+
+    /// Binds a write to what is there, by HTTP's own headers.
+    #[must_use]
+    pub fn when(self, when: If<'_>) -> Self {
+        match when {
+            If::Always => self,
+            If::Absent => self.header("if-none-match", "*"),
+            If::Tag(tag) => self.header("if-match", quoted(tag)),
+        }
     }
 
     fn parts(&self) -> Result<Parts> {

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::endpoint::CloudEndpoint;
-use super::sums::{Kinds, Summer};
+use super::sums::Kinds;
 use super::writer::{CloudWriter, Content, pace};
 use crate::cli::Options;
 use crate::error::{ErrorKind, Result, SyncError};
@@ -62,19 +62,9 @@ impl<'r> UploadLane<'r> {
         }
         let fd = self.from.open(dir, op)?;
         let content = FileContent { fd, meta: op.source, path: self.from.path(dir, op), tally: self.to.tally };
-        let (mut summer, mut reader) = (Summer::new(kinds), content.open(0..op.source.size)?);
-        let mut piece = vec![0; 256 << 10];
-        loop {
-            if self.to.control.should_stop() {
-                return Err(SyncError::cancelled());
-            }
-            match reader.read(&mut piece).map_err(|error| super::writer::read_error(&error))? {
-                0 => break,
-                n => summer.update(&piece[..n]),
-            }
-        }
+        let sums = self.to.sum(&content, 0..op.source.size, kinds)?;
         content.still()?;
-        Ok(summer.finish().agree(&head.sums) == Some(true))
+        Ok(sums.agree(&head.sums) == Some(true))
     }
 
     fn differs(&self, op: &Op) -> bool {

@@ -209,7 +209,7 @@ impl<'r> CloudWriter<'r> {
     }
 
     /// Sums a range without sending it.
-    fn sum(&self, content: &dyn Content, range: Range<u64>, kinds: Kinds) -> Result<Sums> {
+    pub fn sum(&self, content: &dyn Content, range: Range<u64>, kinds: Kinds) -> Result<Sums> {
         let (mut summer, mut reader) = (Summer::new(kinds), content.open(range)?);
         let mut piece = vec![0; PIECE];
         loop {

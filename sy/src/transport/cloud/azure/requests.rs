@@ -134,14 +134,6 @@ fn with_sums<'b>(request: Request<'b>, sums: &Sums) -> Request<'b> {
     }
 }
 
-fn conditional<'b>(request: Request<'b>, when: If<'_>) -> Request<'b> {
-    match when {
-        If::Always => request,
-        If::Absent => request.header("if-none-match", "*"),
-        If::Tag(tag) => request.header("if-match", quoted(tag)),
-    }
-}
-
 impl Store for Azure {
     fn features(&self) -> Features {
         Features {
@@ -232,7 +224,7 @@ impl Store for Azure {
     fn put(&self, key: &[u8], body: Body<'_>, attributes: &Attributes, sums: &Sums, when: If<'_>) -> Result<String> {
         // The service works out the MD5 of what comes at once, and keeps it.
         let request = self.request(Method::PUT, key, "")?.header("x-ms-blob-type", "BlockBlob").body(body);
-        match self.send(&conditional(describe(with_sums(request, sums), attributes), when)) {
+        match self.send(&describe(with_sums(request, sums), attributes).when(when)) {
             Ok(answer) => Ok(bare(answer.header("etag").unwrap_or_default())),
             Err(error) if error.kind == ErrorKind::Conflict => self.is_ours(key, body, sums).ok_or(error),
             Err(error) => Err(error),
@@ -252,7 +244,7 @@ impl Store for Azure {
             request.named = self.foreign(from)?;
             request.named.extend(pairs(attributes));
         }
-        let answer = self.send(&conditional(request, when))?;
+        let answer = self.send(&request.when(when))?;
         self.copied(key, answer)
     }
 
@@ -296,7 +288,7 @@ impl Store for Azure {
         if let Some(sum) = sums.crc64 {
             request.named.push((format!("x-ms-meta-{}", answers::WHOLE), base64(&sum.to_be_bytes())));
         }
-        match self.send(&conditional(request, when)) {
+        match self.send(&request.when(when)) {
             Ok(answer) => Ok(bare(answer.header("etag").unwrap_or_default())),
             // It was done by an earlier try whose answer was lost.
             Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Conflict) => {

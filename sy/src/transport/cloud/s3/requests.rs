@@ -146,14 +146,6 @@ fn origin(from: &Origin<'_>) -> String {
     format!("/{}/{}", from.bucket, uri::encode_key(from.key))
 }
 
-fn conditional<'b>(request: Request<'b>, when: If<'_>) -> Request<'b> {
-    match when {
-        If::Always => request,
-        If::Absent => request.header("if-none-match", "*"),
-        If::Tag(tag) => request.header("if-match", quoted(tag)),
-    }
-}
-
 impl Store for S3 {
     fn features(&self) -> Features {
         Features {
@@ -252,7 +244,7 @@ impl Store for S3 {
 
     fn put(&self, key: &[u8], body: Body<'_>, attributes: &Attributes, sums: &Sums, when: If<'_>) -> Result<String> {
         let request = self.describe(self.with_sums(self.request(Method::PUT, key, "")?.body(body), sums), attributes);
-        match self.send(&conditional(request, when)) {
+        match self.send(&request.when(when)) {
             Ok(answer) => {
                 self.learn(&answer);
                 Ok(bare(answer.header("etag").unwrap_or_default()))
@@ -276,7 +268,7 @@ impl Store for S3 {
                 request = self.repeat(request, key)?;
             }
         }
-        let body = self.careful(&conditional(request, when))?;
+        let body = self.careful(&request.when(when))?;
         Ok(bare(&xml::find(&body, "ETag").unwrap_or_default()))
     }
 
@@ -376,7 +368,7 @@ impl Store for S3 {
                 .header("x-amz-checksum-type", "FULL_OBJECT")
                 .header("x-amz-mp-object-size", size.to_string());
         }
-        match self.careful(&conditional(request, when)) {
+        match self.careful(&request.when(when)) {
             Ok(body) => Ok(bare(&xml::find(&body, "ETag").unwrap_or_default())),
             // It was done by an earlier try whose answer was lost.
             Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Conflict) => self.is_ours(key, size, sums).ok_or(error),

@@ -1,5 +1,6 @@
-//! SSH hosts: how to reach them. The connection itself comes with its transport.
+//! SSH hosts.
 
 mod config;
+pub mod connect;
 
 pub use config::{HostKeyPolicy, SshConfig};

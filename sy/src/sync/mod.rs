@@ -11,7 +11,7 @@ mod frame;
 mod hardlinks;
 mod plan;
 mod pool;
-mod preflight;
+pub(crate) mod preflight;
 mod scan;
 mod stats;
 

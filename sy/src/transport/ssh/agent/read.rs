@@ -1,0 +1,275 @@
+//! The source's side: sends contents.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::Scope;
+
+use super::queue::Queue;
+use super::{Out, answer, fail};
+use crate::error::{Result, SyncError};
+use crate::sync::{Control, Dir, Finisher, Reason};
+use crate::transport::local::{LocalEndpoint, Reader, changed, stat_fd};
+use crate::transport::ssh::wire::{Frame, Get, Kind, PIECE, body, body_len};
+use crate::transport::{Kind as FileKind, Known, Meta, Op, Time, What};
+
+/// Small files go together in messages of about this size.
+const TOGETHER: usize = 256 << 10;
+
+pub struct Sources<'s> {
+    reader: Reader<'s>,
+    control: &'s Control,
+    out: &'s Out,
+    /// What may be sent of each large file.
+    credits: Mutex<HashMap<u32, u64>>,
+    more: Condvar,
+    closed: AtomicBool,
+}
+
+/// Nobody is to be told.
+pub struct Silent;
+
+impl Finisher for Silent {
+    fn finish(&self, _: &Dir<'_>) {}
+}
+
+/// An operation that only says which file is meant.
+pub fn named(name: &[u8]) -> Op {
+    let source = Meta {
+        kind: FileKind::File,
+        size: 0,
+        mtime: Time::default(),
+        ctime: Time::default(),
+        mode: 0,
+        uid: 0,
+        gid: 0,
+        nlink: 1,
+        ino: 0,
+        dev: 0,
+        rdev: 0,
+        allocated: 0,
+        mount: false,
+        tagged: false,
+        known: Known::NOTHING,
+    };
+    Op { name: name.into(), source_name: None, source, target: None, dest: None, dest_target: None, what: What::Copy, reason: Reason::New }
+}
+
+impl<'s> Sources<'s> {
+    pub fn new(endpoint: &'s LocalEndpoint, control: &'s Control, out: &'s Out) -> Self {
+        Self {
+            reader: Reader::new(endpoint),
+            control,
+            out,
+            credits: Mutex::default(),
+            more: Condvar::new(),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    fn credits(&self) -> MutexGuard<'_, HashMap<u32, u64>> {
+        self.credits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn close(&self) {
+        self.closed.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.credits().clear();
+        self.more.notify_all();
+    }
+
+    pub fn take<'scope, 'env: 'scope>(&'env self, frame: Frame, queue: &Queue<'env>, threads: &'scope Scope<'scope, 'env>) -> Result<()> {
+        let Frame { kind, id, body } = frame;
+        match kind {
+            Kind::Fetch => queue.push(body.len(), Box::new(move || drop(self.fetch(id, &body)))),
+            Kind::Hashes => queue.push(body.len(), Box::new(move || drop(answer(self.out, id, self.hashes(&body))))),
+            Kind::RemoveSource => queue.push(body.len(), Box::new(move || drop(answer(self.out, id, self.remove(&body))))),
+            Kind::FetchFile => {
+                let granted = Get(&body).u64()?;
+                self.credits().insert(id, granted);
+                threads.spawn(move || {
+                    let sent = self.fetch_file(id, &body);
+                    self.credits().remove(&id);
+                    if let Err(error) = sent {
+                        let _ = fail(self.out, id, &error);
+                    }
+                });
+            }
+            Kind::Credit => {
+                let more = Get(&body).u64()?;
+                if let Some(credit) = self.credits().get_mut(&id) {
+                    *credit = credit.saturating_add(more);
+                }
+                self.more.notify_all();
+            }
+            // Without credits nothing more is sent.
+            _ => {
+                self.credits().remove(&id);
+                self.more.notify_all();
+            }
+        }
+        Ok(())
+    }
+
+    /// Small files of one directory: name after name, as many in a message as fit.
+    fn fetch(&self, id: u32, request: &[u8]) -> Result<()> {
+        let sent = (|| {
+            let mut get = Get(request);
+            let dir = Dir::new(get.key()?, None, None, None, &Silent);
+            let mut part = body();
+            let mut content = Vec::new();
+            while !get.is_empty() {
+                let (op, size) = (named(get.name()?), get.usize()?.min(TOGETHER * 2));
+                content.clear();
+                match self.small(&dir, &op, size, &mut content) {
+                    Ok(meta) => {
+                        if body_len(&part) + content.len() > TOGETHER && body_len(&part) > 0 {
+                            self.out.send(Kind::Content, id, std::mem::replace(&mut part, body()).0)?;
+                        }
+                        part.u8(1).meta(&meta, None).bytes(&content);
+                    }
+                    Err(error) => {
+                        part.u8(0).error(&error);
+                    }
+                }
+            }
+            self.out.send(Kind::Content, id, part.0)
+        })();
+        match sent {
+            Ok(()) => self.out.send(Kind::Done, id, body().0),
+            Err(error) => fail(self.out, id, &error),
+        }
+    }
+
+    /// The content and the state after it was read. `size` is what the other side has room for.
+    fn small(&self, dir: &Dir<'_>, op: &Op, size: usize, content: &mut Vec<u8>) -> Result<Meta> {
+        let file = self.reader.open(dir, op)?;
+        let fail = |errno| SyncError::os(errno, "read", self.reader.path(dir, op));
+        content.resize(size + 1, 0);
+        let n = read_at(file.as_fd(), content, 0).map_err(fail)?;
+        content.truncate(n);
+        let meta = stat_fd(file.as_fd()).map_err(fail)?;
+        if meta.kind != FileKind::File || n as u64 != meta.size {
+            return Err(changed(self.reader.path(dir, op)));
+        }
+        Ok(meta)
+    }
+
+    /// Waits until something may be sent of a large file; takes what there is, `most` of it.
+    fn credit(&self, id: u32, most: u64) -> Result<u64> {
+        let mut credits = self.credits();
+        loop {
+            let credit = credits.get_mut(&id).ok_or_else(SyncError::cancelled)?;
+            if *credit > 0 {
+                let taken = most.min(*credit);
+                *credit -= taken;
+                return Ok(taken);
+            }
+            credits = self.more.wait(credits).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// A large file in pieces, then its hash and the state after it was read.
+    fn fetch_file(&self, id: u32, request: &[u8]) -> Result<()> {
+        let mut get = Get(request);
+        get.u64()?;
+        let dir = Dir::new(get.key()?, None, None, None, &Silent);
+        let op = named(get.name()?);
+        let mut at = get.u64()?;
+        let file = self.reader.open(&dir, &op)?;
+        let path = self.reader.path(&dir, &op);
+        let read_error = |errno| SyncError::os(errno, "read", &path);
+        let before = stat_fd(file.as_fd()).map_err(read_error)?;
+        if before.kind != FileKind::File {
+            return Err(changed(path));
+        }
+        let mut hash = blake3::Hasher::new();
+        while at < before.size {
+            let want = self.credit(id, (before.size - at).min(PIECE as u64))? as usize;
+            let mut piece = body();
+            let head = piece.0.len();
+            piece.0.resize(head + want, 0);
+            let n = read_at(file.as_fd(), &mut piece.0[head..], at).map_err(read_error)?;
+            if n == 0 {
+                break;
+            }
+            piece.0.truncate(head + n);
+            hash.update(&piece.0[head..]);
+            self.out.send(Kind::Data, id, piece.0)?;
+            at += n as u64;
+        }
+        let after = stat_fd(file.as_fd()).map_err(read_error)?;
+        if at != before.size || !after.same_state(&before) {
+            return Err(changed(path));
+        }
+        let mut end = body();
+        end.meta(&after, None);
+        end.0.extend_from_slice(hash.finalize().as_bytes());
+        self.out.send(Kind::Done, id, end.0)
+    }
+
+    /// The hashes of whole files, for a comparison of contents.
+    fn hashes(&self, request: &[u8]) -> Result<crate::transport::ssh::wire::Put> {
+        let mut get = Get(request);
+        let dir = Dir::new(get.key()?, None, None, None, &Silent);
+        let mut answer = body();
+        while !get.is_empty() {
+            let op = named(get.name()?);
+            let hashed = self.reader.open(&dir, &op).and_then(|file| {
+                let hash = hash_of(file.as_fd(), self.control).map_err(|error| error.at("read", self.reader.path(&dir, &op)))?;
+                Ok((stat_fd(file.as_fd()).map_err(|errno| SyncError::os(errno, "read", self.reader.path(&dir, &op)))?, hash))
+            });
+            match hashed {
+                Ok((meta, hash)) => {
+                    answer.u8(1).meta(&meta, None);
+                    answer.0.extend_from_slice(hash.as_bytes());
+                }
+                Err(error) => {
+                    answer.u8(0).error(&error);
+                }
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Removes a file if it is still what was copied.
+    fn remove(&self, request: &[u8]) -> Result<crate::transport::ssh::wire::Put> {
+        let mut get = Get(request);
+        let dir = Dir::new(get.key()?, None, None, None, &Silent);
+        let op = crate::transport::ssh::wire::message::get_op(&mut get)?;
+        self.reader.remove(&dir, &op)?;
+        Ok(body())
+    }
+}
+
+/// Reads until the buffer is full or the file ends.
+pub fn read_at(file: BorrowedFd<'_>, buffer: &mut [u8], at: u64) -> Result<usize, rustix::io::Errno> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut buffer[filled..], at + filled as u64))? {
+            0 => break,
+            // What is shorter than was asked for ends here, most likely: a file's size says so.
+            n => filled += n,
+        }
+    }
+    Ok(filled)
+}
+
+/// The hash of a file's content.
+pub fn hash_of(file: BorrowedFd<'_>, control: &Control) -> Result<blake3::Hash> {
+    let mut hash = blake3::Hasher::new();
+    let mut buffer = vec![0; PIECE];
+    let mut at = 0;
+    loop {
+        if control.should_stop() {
+            return Err(SyncError::cancelled());
+        }
+        match read_at(file, &mut buffer, at).map_err(|errno| SyncError::os(errno, "read", b""))? {
+            0 => return Ok(hash.finalize()),
+            n => {
+                hash.update(&buffer[..n]);
+                at += n as u64;
+            }
+        }
+    }
+}

@@ -15,6 +15,7 @@ use crate::transport::access::{Access, Accesses};
 use crate::transport::cloud::{CloudEndpoint, plain_key};
 use crate::transport::local::{Aside, Follow, LocalEndpoint};
 use crate::transport::open::{self, Opened};
+use crate::transport::ssh::SshEndpoint;
 use crate::transport::{Capabilities, Endpoint, Kind, Listing, Meta};
 
 /// As `both_names` would name it together with its value.
@@ -40,13 +41,18 @@ pub fn check_options(source: &SyncPath, dest: &SyncPath, options: &Options) -> R
     for path in [source, dest] {
         open::check(path)?;
     }
+    let on_host = source.is_on_host() || dest.is_on_host();
     for (set, name, why) in [
-        (options.compress, "compress", "only what travels over SSH is compressed"),
-        (options.daemon_auto, "daemon_auto", "only connections over SSH are kept"),
+        (options.compress && !on_host, "compress", "only what travels over SSH is compressed"),
+        (options.daemon_auto && !on_host, "daemon_auto", "only connections over SSH are kept"),
         (options.bidirectional, "bidirectional", "this version of sypy syncs one way only"),
         (options.conflict_resolve != Options::default().conflict_resolve, "conflict_resolve", "this version of sypy syncs one way only"),
-        (options.trash && !dest.is_local(), "trash", "an object store has no trash; backup_dir (--backup-dir) keeps what is replaced"),
-        (options.links == Links::Follow && !source.is_local(), "links", "links in an object store lead nowhere"),
+        (
+            options.trash && !dest.is_local() && !dest.is_on_host(),
+            "trash",
+            "an object store has no trash; backup_dir (--backup-dir) keeps what is replaced",
+        ),
+        (options.links == Links::Follow && !source.is_local() && !source.is_on_host(), "links", "links in an object store lead nowhere"),
     ] {
         if set {
             return Err(SyncError::unsupported(format!(
@@ -150,6 +156,7 @@ pub fn open(source: &SyncPath, dest: &SyncPath, options: &mut Options, accesses:
             let LocalSource { opened, one, what, real } = open_local_source(path, source.has_trailing_slash(), follow, control)?;
             From { opened: Opened::Local(opened), one, what, real }
         }
+        None if source.is_on_host() => open_ssh_source(source, &accesses.source, follow, control)?,
         None => open_cloud_source(source, &accesses.source, control)?,
     };
     let (opened, made, as_name) = match dest.as_local() {
@@ -158,6 +165,7 @@ pub fn open(source: &SyncPath, dest: &SyncPath, options: &mut Options, accesses:
                 open_local_dest(path, dest, &from.needs(&|| from.must_hold_something()), options, control)?;
             (opened.map(Opened::Local), made, as_name)
         }
+        None if dest.is_on_host() => open_ssh_dest(dest, &from, options, &accesses.dest, control)?,
         None => open_cloud_dest(dest, &from, options, &accesses.dest, control)?,
     };
     let start = match from.one {
@@ -185,6 +193,34 @@ pub fn open_local_source(from: &Path, trailing_slash: bool, follow: Follow, cont
     let followed = one.as_deref().filter(|_| follow != Follow::Never && what == Kind::Dir).and_then(|name| opened.real_path_of(name));
     let real = followed.map_or_else(|| real(opened.real_path(), one.as_deref()), |path| real(&path, None));
     Ok(LocalSource { opened, one, what, real })
+}
+
+fn open_ssh_source(source: &SyncPath, access: &Access, follow: Follow, control: &Control) -> Result<From> {
+    let config = access.ssh.clone().unwrap_or_default();
+    let endpoint = SshEndpoint::source(source, &config, follow, &control.stop())?;
+    let one = endpoint.one().map(<[u8]>::to_vec);
+    let what = if endpoint.is_dir() { Kind::Dir } else { Kind::File };
+    Ok(From { opened: Opened::Ssh(Box::new(endpoint)), one, what, real: PathBuf::new() })
+}
+
+fn open_ssh_dest(dest: &SyncPath, from: &From, options: &mut Options, access: &Access, control: &Control) -> Result<Dest> {
+    from.must_hold_something()?;
+    let config = access.ssh.clone().unwrap_or_default();
+    let (one, source) = (from.one.as_deref(), from.opened.endpoint().capabilities());
+    let opened = SshEndpoint::dest(dest, &config, from.what == Kind::Dir, one, source, options, &control.stop())?;
+    let Some(endpoint) = opened else { return Ok((None, true, None)) };
+    let Some(known) = endpoint.dest_known() else { return Ok((None, true, None)) };
+    for (own, theirs) in [
+        (&mut options.preserve_xattrs, known.options.preserve_xattrs),
+        (&mut options.preserve_acls, known.options.preserve_acls),
+        (&mut options.preserve_owner, known.options.preserve_owner),
+        (&mut options.preserve_hardlinks, known.options.preserve_hardlinks),
+        (&mut options.preserve_devices, known.options.preserve_devices),
+    ] {
+        *own = theirs;
+    }
+    let (made, as_name) = (known.made, known.as_name.clone());
+    Ok((Some(Opened::Ssh(Box::new(endpoint))), made, as_name))
 }
 
 /// A key without a slash at the end may be an object, or a directory that goes as such.
@@ -312,7 +348,7 @@ impl From {
     fn distant_capabilities(&self) -> Option<Capabilities> {
         match self.opened {
             Opened::Local(_) => None,
-            Opened::Cloud(ref endpoint) => Some(endpoint.capabilities()),
+            Opened::Cloud(_) | Opened::Ssh(_) => Some(self.opened.endpoint().capabilities()),
         }
     }
 
@@ -356,7 +392,11 @@ impl Sides {
                     None => None,
                 };
                 let mut dest = dest.map_or_else(Listing::default, |(listing, _)| listing);
-                dest.leftovers = self.dest.as_ref().and_then(Opened::local).map_or_else(Vec::new, LocalEndpoint::leftovers);
+                dest.leftovers = match &self.dest {
+                    Some(Opened::Local(dest)) => dest.leftovers(),
+                    Some(Opened::Ssh(dest)) => dest.dest_known().map_or_else(Vec::new, |known| known.leftovers.clone()),
+                    _ => Vec::new(),
+                };
                 Ok(Start::One { source, dest, rename: as_name.clone().filter(|other| other != name).map(Vec::into_boxed_slice) })
             }
         }
@@ -375,6 +415,7 @@ impl Sides {
         match &self.dest {
             Some(Opened::Local(dest)) => spared(dest, options),
             Some(Opened::Cloud(_)) => options.backup_dir.iter().map(|dir| plain_key(dir)).collect(),
+            Some(Opened::Ssh(dest)) => dest.dest_known().map_or_else(Vec::new, |known| known.spared.clone()),
             None => Vec::new(),
         }
     }

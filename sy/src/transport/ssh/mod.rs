@@ -3,8 +3,16 @@
 pub mod agent;
 mod config;
 pub mod connect;
+mod endpoint;
+mod pull;
+mod push;
 mod session;
 mod walk;
+mod window;
 mod wire;
+mod writer;
 
 pub use config::{HostKeyPolicy, SshConfig};
+pub use endpoint::SshEndpoint;
+pub use pull::PullLane;
+pub use push::PushLane;

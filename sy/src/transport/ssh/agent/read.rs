@@ -1,7 +1,7 @@
 //! The source's side: sends contents.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
@@ -10,7 +10,7 @@ use super::queue::Queue;
 use super::{Out, answer, fail};
 use crate::error::{Result, SyncError};
 use crate::sync::{Control, Dir, Finisher, Reason};
-use crate::transport::local::{LocalEndpoint, Reader, changed, stat_fd};
+use crate::transport::local::{LocalEndpoint, Reader, changed, hash_of, read_at, stat_fd};
 use crate::transport::ssh::wire::{Frame, Get, Kind, PIECE, body, body_len};
 use crate::transport::{Kind as FileKind, Known, Meta, Op, Time, What};
 
@@ -239,37 +239,5 @@ impl<'s> Sources<'s> {
         let op = crate::transport::ssh::wire::message::get_op(&mut get)?;
         self.reader.remove(&dir, &op)?;
         Ok(body())
-    }
-}
-
-/// Reads until the buffer is full or the file ends.
-pub fn read_at(file: BorrowedFd<'_>, buffer: &mut [u8], at: u64) -> Result<usize, rustix::io::Errno> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut buffer[filled..], at + filled as u64))? {
-            0 => break,
-            // What is shorter than was asked for ends here, most likely: a file's size says so.
-            n => filled += n,
-        }
-    }
-    Ok(filled)
-}
-
-/// The hash of a file's content.
-pub fn hash_of(file: BorrowedFd<'_>, control: &Control) -> Result<blake3::Hash> {
-    let mut hash = blake3::Hasher::new();
-    let mut buffer = vec![0; PIECE];
-    let mut at = 0;
-    loop {
-        if control.should_stop() {
-            return Err(SyncError::cancelled());
-        }
-        match read_at(file, &mut buffer, at).map_err(|errno| SyncError::os(errno, "read", b""))? {
-            0 => return Ok(hash.finalize()),
-            n => {
-                hash.update(&buffer[..n]);
-                at += n as u64;
-            }
-        }
     }
 }

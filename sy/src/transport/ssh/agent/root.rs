@@ -128,7 +128,8 @@ impl<'c> Root<'c> {
         // Shared, not borrowed: what waits in it borrows as long as the threads may run.
         let queue = Arc::new(Queue::new(WAITING));
         std::thread::scope(|threads| {
-            let _closer = Closer { walker: &walker, queue: Arc::clone(&queue), control: self.control, sources: &sources, changes: changes.as_ref() };
+            let _closer =
+                Closer { walker: &walker, queue: Arc::clone(&queue), control: self.control, sources: &sources, changes: changes.as_ref() };
             threads.spawn(|| walker.run(&self.endpoint, out));
             let workers = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4));
             for _ in 0..workers {

@@ -1,7 +1,7 @@
 //! The destination's side: carries changes out.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
@@ -9,12 +9,12 @@ use std::thread::Scope;
 use rustix::io::Errno;
 
 use super::queue::Queue;
-use super::read::{Silent, hash_of};
+use super::read::Silent;
 use super::{Out, answer, fail};
 use crate::cli::Options;
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::{Control, Dir};
-use crate::transport::local::{LocalEndpoint, Temp, Writer, check_room};
+use crate::transport::local::{LocalEndpoint, Writer, check_room, hash_of, write_at};
 use crate::transport::ssh::wire::message::{get_doomed, get_op, get_optional_meta, put_applied};
 use crate::transport::ssh::wire::{Frame, Get, Kind, Put, body, garbled};
 use crate::transport::{Applied, Kind as FileKind, Op, What};
@@ -208,7 +208,12 @@ impl<'s> Changes<'s> {
     /// What was done, and whether the content is the one that was sent.
     fn one(&self, dir: &Dir<'_>, op: &Op, content: Option<&[u8]>) -> Result<(Applied, bool)> {
         match (op.what, op.source.kind, content) {
-            (What::Copy, FileKind::File, Some(content)) => self.write_small(dir, op, content).map(|applied| (applied, true)),
+            (What::Copy, FileKind::File, Some(content)) => {
+                if content.len() as u64 != op.source.size {
+                    return Err(garbled("a file that is not as long as it is said to be"));
+                }
+                self.writer.write_small(dir, op, content).map(|applied| (applied, true))
+            }
             (What::Copy | What::CopyIfDifferent, FileKind::File, None) => Err(garbled("a file without content")),
             (What::CopyIfDifferent, FileKind::File, Some(hash)) => {
                 if !self.has_content(dir, op, hash)? {
@@ -242,47 +247,6 @@ impl<'s> Changes<'s> {
         let file = self.writer.open_dest(dir, op)?;
         let own = hash_of(file.as_fd(), self.control).map_err(|error| error.at("read", self.writer.dest_path(dir, op)))?;
         Ok(own.as_bytes()[..] == *hash)
-    }
-
-    fn write_small(&self, dir: &Dir<'_>, op: &Op, content: &[u8]) -> Result<Applied> {
-        if content.len() as u64 != op.source.size {
-            return Err(garbled("a file that is not as long as it is said to be"));
-        }
-        let dest_dir = self.writer.dest_dir(dir)?;
-        let temp = self.writer.create(dir, op, &op.source, dest_dir.as_fd())?;
-        let done = write_at(temp.fd.as_fd(), content, 0)
-            .map_err(|errno| SyncError::os(errno, "write", self.writer.dest_path(dir, op)))
-            .and_then(|()| self.complete(dir, op, &temp, dest_dir.as_fd(), || blake3::hash(content)));
-        self.settle(dir, op, temp, dest_dir.as_fd(), done)
-    }
-
-    /// Gives a written file its metadata, and reads it back where that is wanted.
-    fn complete(&self, dir: &Dir<'_>, op: &Op, temp: &Temp, dest_dir: BorrowedFd<'_>, hash: impl Fn() -> blake3::Hash) -> Result<()> {
-        self.writer.describe(dir, op, &op.source, temp, dest_dir)?;
-        if self.writer.verify {
-            let fail = |errno| SyncError::os(errno, "verify", self.writer.dest_path(dir, op));
-            rustix::fs::fdatasync(&temp.fd).map_err(fail)?;
-            let _ = rustix::fs::fadvise(&temp.fd, 0, None, rustix::fs::Advice::DontNeed);
-            if hash_of(temp.fd.as_fd(), self.control)? != hash() {
-                return Err(SyncError::new(ErrorKind::Verification, "the copy is not what was sent")
-                    .at("verify", self.writer.dest_path(dir, op))
-                    .retryable());
-            }
-        }
-        Ok(())
-    }
-
-    fn settle(&self, dir: &Dir<'_>, op: &Op, temp: Temp, dest_dir: BorrowedFd<'_>, done: Result<()>) -> Result<Applied> {
-        match done {
-            Ok(()) => self.writer.put_in_place(dir, op, temp, dest_dir),
-            Err(error) => {
-                // What was cut off is kept for the next run; what can't be right is not.
-                if !temp.part || error.kind == ErrorKind::Verification {
-                    temp.discard(dest_dir);
-                }
-                Err(error)
-            }
-        }
     }
 
     /// A large file, whose content comes in pieces.
@@ -332,9 +296,9 @@ impl<'s> Changes<'s> {
                 }
                 Some(_) => {}
             }
-            self.complete(&dir, &op, &temp, dest_dir.as_fd(), || hash)
+            self.writer.complete(&dir, &op, &temp, dest_dir.as_fd(), || hash)
         })();
-        let applied = self.settle(&dir, &op, temp, dest_dir.as_fd(), filled)?;
+        let applied = self.writer.settle(&dir, &op, temp, dest_dir.as_fd(), filled)?;
         let mut answer = body();
         put_applied(&mut answer, applied);
         Ok(answer)
@@ -357,15 +321,4 @@ impl<'s> Changes<'s> {
         }
         Ok(answer)
     }
-}
-
-fn write_at(file: BorrowedFd<'_>, content: &[u8], at: u64) -> Result<(), Errno> {
-    let mut written = 0;
-    while written < content.len() {
-        match rustix::io::retry_on_intr(|| rustix::io::pwrite(file, &content[written..], at + written as u64))? {
-            0 => return Err(Errno::NOSPC),
-            n => written += n,
-        }
-    }
-    Ok(())
 }

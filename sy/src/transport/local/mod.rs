@@ -27,7 +27,7 @@ pub use reader::{Reader, changed};
 pub use root::{Follow, stat_at, stat_fd};
 #[cfg(feature = "opendal")]
 pub(super) use temp::{Ours, TempNames, ours};
-pub use temp::{fits, is_ours};
+pub use temp::{fits, is_ours, part_name};
 pub use writer::{Temp, Writer};
 
 pub(crate) use super::child_key;

@@ -1,5 +1,6 @@
 //! A directory on a host, through the agent there.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub struct SshEndpoint {
     prefix: Vec<u8>,
     /// The root as the user wrote it.
     root: Vec<u8>,
+    /// Directory and name of parts of files that earlier transfers left.
+    parts: Mutex<HashSet<(Vec<u8>, Vec<u8>)>>,
 }
 
 /// What the agent said of the root.
@@ -108,7 +111,7 @@ impl SshEndpoint {
         if inside {
             root = path.parent().path;
         }
-        Ok(Self { way, session: Mutex::new(Arc::new(session)), known, prefix, root })
+        Ok(Self { way, session: Mutex::new(Arc::new(session)), known, prefix, root, parts: Mutex::default() })
     }
 
     /// The connection; a new one where the last was cut.
@@ -252,7 +255,10 @@ impl Endpoint for SshEndpoint {
                 if self.way.stop.is_set() { Some(SyncError::cancelled()) } else { session.death().cloned() }
             };
             match session.walk().find(key, &|bytes| session.grant(bytes), &gave_up) {
-                Walked::Here(Ok(listing)) => return Ok(listing),
+                Walked::Here(Ok(listing)) => {
+                    listing.leftovers.iter().for_each(|name| self.note_leftover(key, name));
+                    return Ok(listing);
+                }
                 Walked::Here(Err(error)) if session.is_dead() && error.retryable => {
                     self.session()?.begin_walk(key)?;
                 }
@@ -293,6 +299,15 @@ impl Endpoint for SshEndpoint {
 }
 
 impl SshEndpoint {
+    pub fn has_leftover(&self, dir: &[u8], name: &[u8]) -> bool {
+        let parts = lock(&self.parts);
+        !parts.is_empty() && parts.contains(&(dir.to_vec(), name.to_vec()))
+    }
+
+    pub fn note_leftover(&self, dir: &[u8], name: &[u8]) {
+        lock(&self.parts).insert((dir.to_vec(), name.to_vec()));
+    }
+
     fn list_alone(&self, session: &Session, key: &[u8]) -> Result<Listing> {
         let mut request = body();
         request.bytes(key);

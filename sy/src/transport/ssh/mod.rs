@@ -3,7 +3,9 @@
 pub mod agent;
 mod config;
 pub mod connect;
+mod difference;
 mod endpoint;
+mod extents;
 mod pull;
 mod push;
 mod session;

@@ -1,11 +1,12 @@
 //! A host to local: small files come together, large ones in pieces.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 
 use rustix::io::Errno;
 
 use super::SshEndpoint;
+use super::difference::{How, Patch, WORTHWHILE, is_whole, secret, sign, sum_part};
 use super::push::{SMALL, pace};
 use super::session::Reply;
 use super::window::Window;
@@ -13,9 +14,10 @@ use super::wire::message::put_op;
 use super::wire::{Frame, Get, Kind, PIECE, body, garbled};
 use super::writer::outcome;
 use crate::cli::Options;
+use crate::delta::{Key, Shape};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::{Control, Dir, Tally};
-use crate::transport::local::{Limiter, LocalEndpoint, Temp, Writer, changed, check_room, fits, hash_of, stat_at, write_at};
+use crate::transport::local::{Limiter, LocalEndpoint, Temp, Writer, changed, check_room, fits, hash_of, stat_at, stat_fd, write_at};
 use crate::transport::{Applied, Done, Doomed, Endpoint, Held, Kind as FileKind, Lane, Meta, Op, Pace, Time, What};
 
 /// Bytes of contents that are asked for together.
@@ -137,46 +139,104 @@ impl<'r> PullLane<'r> {
         applied.into()
     }
 
-    /// A large file, in pieces.
+    /// A large file: what is not here of it.
     fn get(&self, dir: &Dir<'_>, op: &mut Op) -> Result<Done> {
         let dest_dir = self.to.dest_dir(dir)?;
         let temp = self.to.create(dir, op, &op.source, dest_dir.as_fd())?;
-        let mut hash = None;
-        let filled = self.fill(dir, op, &temp).and_then(|whole| {
-            hash = Some(whole);
-            self.to.complete(dir, op, &temp, dest_dir.as_fd(), || whole)
+        let filled = self.fill(dir, op, &temp).and_then(|()| {
+            // Nobody but this side has the hash of a file that was put together; read back, it is compared with what was written.
+            let hash = if self.to.verify { Some(hash_of(temp.fd.as_fd(), self.control)?) } else { None };
+            self.to.complete(dir, op, &temp, dest_dir.as_fd(), || hash.unwrap_or_else(|| blake3::hash(b"")))
         });
         Ok(self.to.settle(dir, op, temp, dest_dir.as_fd(), filled)?.into())
     }
 
-    fn fill(&self, dir: &Dir<'_>, op: &Op, temp: &Temp) -> Result<blake3::Hash> {
+    fn fill(&self, dir: &Dir<'_>, op: &Op, temp: &Temp) -> Result<()> {
         let write_error = |errno| SyncError::os(errno, "write", self.to.dest_path(dir, op));
-        if temp.have > 0 {
-            rustix::fs::ftruncate(&temp.fd, 0).map_err(write_error)?;
-        }
+        let old = op.dest.filter(|old| old.kind == FileKind::File && old.size >= WORTHWHILE && op.source.size >= WORTHWHILE);
+        let basis = match old {
+            Some(old) => {
+                let file = self.to.open_dest(dir, op)?;
+                let now = stat_fd(file.as_fd()).map_err(|errno| SyncError::os(errno, "read", self.to.dest_path(dir, op)))?;
+                // What is there now is refused when it is to be replaced.
+                (now.kind == FileKind::File && (now.ino, now.size, now.mtime) == (old.ino, old.size, old.mtime)).then_some((file, old.size))
+            }
+            None => None,
+        };
         if op.source.size >= LARGE {
-            check_room(temp.fd.as_fd(), op.source.size).map_err(write_error)?;
+            check_room(temp.fd.as_fd(), op.source.size.saturating_sub(temp.have)).map_err(write_error)?;
         }
         let room = AHEAD.min(op.source.size.max(PIECE as u64));
-        if !self.window.take(room, self.from.stop()) {
+        let taken = room + basis.as_ref().map_or(0, |(_, size)| Shape::of(*size).blocks() * 24);
+        if !self.window.take(taken, self.from.stop()) {
             return Err(SyncError::cancelled());
         }
-        let filled = self.pieces(dir, op, temp, room);
-        self.window.give_back(room);
+        let filled = self.receive_file(dir, op, temp, basis, room);
+        self.window.give_back(taken);
         filled
     }
 
-    fn pieces(&self, dir: &Dir<'_>, op: &Op, temp: &Temp, room: u64) -> Result<blake3::Hash> {
+    fn receive_file(&self, dir: &Dir<'_>, op: &Op, temp: &Temp, basis: Option<(OwnedFd, u64)>, room: u64) -> Result<()> {
         let write_error = |errno| SyncError::os(errno, "write", self.to.dest_path(dir, op));
+        let have = if basis.is_some() { 0 } else { temp.have.min(op.source.size) };
+        let how = match basis {
+            Some(_) => How::Difference,
+            None if have > 0 => How::Rest,
+            None => How::Whole,
+        };
+        if temp.have > have {
+            rustix::fs::ftruncate(&temp.fd, have).map_err(write_error)?;
+        }
+        let secret = secret()?;
+        let key = Key::new(&secret);
         let mut request = body();
-        request.u64(room).bytes(&dir.key).bytes(op.source_name()).u64(0);
+        request.u64(room).bytes(&dir.key).bytes(op.source_name()).u8(how as u8).u64(have).0.extend_from_slice(&secret);
         let session = self.from.session()?;
-        let mut reply = session.ask(Kind::FetchFile, request)?;
+        let reply = session.ask(Kind::FetchFile, request)?;
+        let mut tell = |kind, body| session.tell(kind, reply.id, body);
+        match &basis {
+            None => {
+                if how == How::Rest {
+                    sum_part(&key, temp.fd.as_fd(), have, &mut tell)?;
+                }
+                self.content(dir, op, temp, how, room, reply)
+            }
+            Some((basis, size)) => std::thread::scope(|threads| {
+                let (shape, id, session, key, basis) = (Shape::of(*size), reply.id, &session, &key, basis.as_fd());
+                let signing = threads.spawn(move || sign(key, basis, shape, &mut |kind, records| session.tell(kind, id, records)));
+                let done = self.patch(dir, op, temp, key, shape, basis, room, reply);
+                let signed = signing.join().unwrap_or_else(|_| Err(garbled("no signature")));
+                done.and(signed)
+            }),
+        }
+    }
+
+    /// Counts what came, and lets more of it come.
+    fn came(&self, reply: &Reply, taken: &mut u64, bytes: u64, room: u64) -> Result<()> {
+        *taken += bytes;
+        if *taken >= room / 4 {
+            let mut more = body();
+            more.u64(std::mem::take(taken));
+            reply.tell(Kind::Credit, more)?;
+        }
+        Ok(())
+    }
+
+    fn content(&self, dir: &Dir<'_>, op: &Op, temp: &Temp, how: How, room: u64, mut reply: Reply) -> Result<()> {
+        let write_error = |errno| SyncError::os(errno, "write", self.to.dest_path(dir, op));
         let mut hash = blake3::Hasher::new();
         let (mut at, mut taken) = (0, 0);
         loop {
             let frame = reply.next().map_err(|error| self.from.at(error))?;
             match frame.kind {
+                Kind::Credit if how == How::Rest && at == 0 => {
+                    at = Get(&frame.body).u64()?;
+                    if at > temp.have.min(op.source.size) {
+                        return Err(garbled("a part that is not here"));
+                    }
+                    rustix::fs::ftruncate(&temp.fd, at).map_err(write_error)?;
+                    self.control.bytes.fetch_add(at, Relaxed);
+                }
                 Kind::Data => {
                     let bytes = frame.body.len() as u64;
                     if bytes > op.source.size - at {
@@ -186,33 +246,71 @@ impl<'r> PullLane<'r> {
                     write_at(temp.fd.as_fd(), &frame.body, at).map_err(write_error)?;
                     hash.update(&frame.body);
                     at += bytes;
-                    taken += bytes;
                     self.control.bytes.fetch_add(bytes, Relaxed);
                     self.tally.bytes_read.fetch_add(bytes, Relaxed);
-                    if taken >= room / 4 {
-                        let mut more = body();
-                        more.u64(std::mem::take(&mut taken));
-                        reply.tell(Kind::Credit, more)?;
-                    }
+                    self.came(&reply, &mut taken, bytes, room)?;
                 }
                 Kind::Done => {
                     let mut get = Get(&frame.body);
-                    let now = get.meta(None)?;
-                    if at != op.source.size || !now.same_state(&op.source) {
+                    if at != op.source.size || !get.meta(None)?.same_state(&op.source) {
                         return Err(changed(self.path(dir, op)));
                     }
-                    let hash = hash.finalize();
-                    if get.0 != hash.as_bytes() {
-                        self.tally.verification_failures.fetch_add(1, Relaxed);
-                        return Err(SyncError::new(ErrorKind::Verification, "what arrived is not what was sent")
-                            .at("read", self.path(dir, op))
-                            .retryable());
-                    }
-                    return Ok(hash);
+                    return if get.0 == hash.finalize().as_bytes() { Ok(()) } else { Err(self.wrong(dir, op)) };
                 }
                 _ => return Err(garbled("another answer than was asked for")),
             }
         }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one file on its way")]
+    fn patch(
+        &self,
+        dir: &Dir<'_>,
+        op: &Op,
+        temp: &Temp,
+        key: &Key,
+        shape: Shape,
+        basis: BorrowedFd<'_>,
+        room: u64,
+        mut reply: Reply,
+    ) -> Result<()> {
+        let write_error = |errno| SyncError::os(errno, "write", self.to.dest_path(dir, op));
+        let mut write = |bytes: &[u8], at| write_at(temp.fd.as_fd(), bytes, at).map_err(write_error);
+        let mut patch = Patch::new(key, shape, op.source.size, basis, &mut write);
+        let (mut taken, mut sent) = (0, 0);
+        loop {
+            let frame = reply.next().map_err(|error| self.from.at(error))?;
+            match frame.kind {
+                Kind::Copy => {
+                    let bytes = frame.body.len() as u64;
+                    self.allow(bytes)?;
+                    sent += bytes;
+                    let made = patch.take(&frame.body)?;
+                    self.control.bytes.fetch_add(made, Relaxed);
+                    self.came(&reply, &mut taken, bytes, room)?;
+                }
+                Kind::Done => {
+                    let mut get = Get(&frame.body);
+                    let now = get.meta(None)?;
+                    let whole = patch.finish();
+                    if whole.size != op.source.size || !now.same_state(&op.source) {
+                        return Err(changed(self.path(dir, op)));
+                    }
+                    if !is_whole(get.0, &whole) {
+                        return Err(self.wrong(dir, op));
+                    }
+                    self.tally.files_delta_synced.fetch_add(1, Relaxed);
+                    self.tally.delta_bytes_saved.fetch_add(op.source.size.saturating_sub(sent), Relaxed);
+                    return Ok(());
+                }
+                _ => return Err(garbled("another answer than was asked for")),
+            }
+        }
+    }
+
+    fn wrong(&self, dir: &Dir<'_>, op: &Op) -> SyncError {
+        self.tally.verification_failures.fetch_add(1, Relaxed);
+        SyncError::new(ErrorKind::Verification, "what arrived is not what was sent").at("read", self.path(dir, op)).retryable()
     }
 
     /// Which of these files have the content of their twins here.

@@ -4,11 +4,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::SshEndpoint;
+use super::difference::{How, Search, WORTHWHILE, common_part, put_whole, search, secret};
+use super::extents::Extents;
 use super::session::Reply;
+use super::window::Window;
 use super::wire::message::{get_applied, put_op};
-use super::wire::{Get, Kind, PIECE, Put, body, body_len};
+use super::wire::{Get, Kind, PIECE, Put, body, body_len, garbled};
 use super::writer::{SshWriter, outcome};
 use crate::cli::Options;
+use crate::delta::{Key, Shape};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::{Control, Dir, Tally};
 use crate::transport::local::{Limiter, LocalEndpoint, Reader, changed, hash_of, read_at, stat_fd};
@@ -28,6 +32,8 @@ pub struct PushLane<'r> {
     control: &'r Control,
     tally: &'r Tally,
     pace: Pace,
+    /// What the signatures under way may take of the memory.
+    signatures: Window,
 }
 
 impl std::fmt::Debug for PushLane<'_> {
@@ -57,7 +63,15 @@ impl<'r> PushLane<'r> {
         tally: &'r Tally,
     ) -> Self {
         let limiter = options.bwlimit.map(|rate| Limiter::new(rate.0));
-        Self { from: Reader::new(source), to: SshWriter::new(dest, options, precision), limiter, control, tally, pace: pace(options) }
+        Self {
+            from: Reader::new(source),
+            to: SshWriter::new(dest, options, precision),
+            limiter,
+            control,
+            tally,
+            pace: pace(options),
+            signatures: Window::default(),
+        }
     }
 
     fn batch(dir: &Dir<'_>) -> Batch {
@@ -136,24 +150,103 @@ impl<'r> PushLane<'r> {
         }
     }
 
-    /// A large file, in pieces.
+    /// A large file: what the other side does not have of it.
     fn put(&self, dir: &Dir<'_>, op: &mut Op) -> Result<Done> {
         let file = self.open(dir, op)?;
+        let old = op.dest.filter(|old| old.kind == FileKind::File && old.size >= WORTHWHILE && op.source.size >= WORTHWHILE);
+        let how = match old {
+            Some(_) => How::Difference,
+            None if self.to.has_part(dir, op) => How::Rest,
+            None => How::Whole,
+        };
+        let secret = secret()?;
+        let key = Key::new(&secret);
         let mut request = body();
         request.bytes(&dir.key);
         put_op(&mut request, op);
-        let session = self.to.at.session()?;
-        let mut reply = session.ask(Kind::Put, request)?;
-        let mut hash = blake3::Hasher::new();
+        request.u8(how as u8).0.extend_from_slice(&secret);
+        let taken = old.map_or(0, |old| Shape::of(old.size).blocks() * 24);
+        if !self.signatures.take(taken, self.to.at.stop()) {
+            return Err(SyncError::cancelled());
+        }
+        let sent = self.to.at.session().and_then(|session| session.ask(Kind::Put, request)).and_then(|mut reply| {
+            let end = match how {
+                How::Difference => self.send_difference(dir, op, &file, &key, &mut reply)?,
+                How::Whole | How::Rest => self.send_content(dir, op, &file, how == How::Rest, &key, &mut reply)?,
+            };
+            self.still(&file, dir, op)?;
+            reply.tell(Kind::End, end)?;
+            loop {
+                let frame = reply.next()?;
+                match frame.kind {
+                    Kind::Done => return get_applied(&mut Get(&frame.body)),
+                    // Not all that was said of the old file was needed.
+                    Kind::Signature => {}
+                    _ => return Err(garbled("another answer than was asked for")),
+                }
+            }
+        });
+        self.signatures.give_back(taken);
+        if sent.as_ref().is_err_and(|error| error.retryable) {
+            self.to.note_part(dir, op);
+        }
+        sent.map(Done::from).map_err(|error| self.to.at.at(error))
+    }
+
+    fn send_difference(&self, dir: &Dir<'_>, op: &Op, file: &OwnedFd, key: &Key, reply: &mut Reply) -> Result<Put> {
+        let replies = std::cell::RefCell::new(reply);
+        let mut next = || replies.borrow_mut().next();
+        let mut send = |kind, pieces: Put| {
+            self.allow(body_len(&pieces) as u64)?;
+            replies.borrow().tell(kind, pieces)
+        };
+        let mut seen = |bytes| {
+            self.control.bytes.fetch_add(bytes, Relaxed);
+            self.tally.bytes_read.fetch_add(bytes, Relaxed);
+            if self.control.should_stop() { Err(SyncError::cancelled()) } else { Ok(()) }
+        };
+        let found = search(key, Search { file: file.as_fd(), next: &mut next, send: &mut send, seen: &mut seen }).map_err(|error| {
+            if error.path.is_none() && error.errno.is_some() { error.at("read", self.from.path(dir, op)) } else { error }
+        })?;
+        if found.whole.size != op.source.size {
+            return Err(changed(self.from.path(dir, op)));
+        }
+        self.tally.files_delta_synced.fetch_add(1, Relaxed);
+        self.tally.delta_bytes_saved.fetch_add(op.source.size - found.literal, Relaxed);
+        let mut end = body();
+        put_whole(&mut end, &found.whole);
+        Ok(end)
+    }
+
+    fn send_content(&self, dir: &Dir<'_>, op: &Op, file: &OwnedFd, rest: bool, key: &Key, reply: &mut Reply) -> Result<Put> {
+        let read_error = |errno| SyncError::os(errno, "read", self.from.path(dir, op));
         let mut at = 0;
+        if rest {
+            let have = Get(&reply.next()?.body).u64()?.min(op.source.size);
+            at = common_part(key, file.as_fd(), have, &mut || reply.next())?;
+            let mut from = body();
+            from.u64(at);
+            reply.tell(Kind::Hole, from)?;
+            self.control.bytes.fetch_add(at, Relaxed);
+        }
+        let mut hash = blake3::Hasher::new();
+        let mut data = Extents::new(file.as_fd(), &op.source);
         while at < op.source.size {
-            let want = (op.source.size - at).min(PIECE as u64) as usize;
+            let hole = data.hole(at).map_err(read_error)?;
+            if hole > 0 {
+                let mut piece = body();
+                piece.u64(hole);
+                reply.tell(Kind::Hole, piece)?;
+                self.control.bytes.fetch_add(hole, Relaxed);
+                at += hole;
+                continue;
+            }
+            let want = (data.end(at) - at).min(PIECE as u64) as usize;
             self.allow(want as u64)?;
             let mut piece = body();
             let head = piece.0.len();
             piece.0.resize(head + want, 0);
-            let n =
-                read_at(file.as_fd(), &mut piece.0[head..], at).map_err(|errno| SyncError::os(errno, "read", self.from.path(dir, op)))?;
+            let n = read_at(file.as_fd(), &mut piece.0[head..], at).map_err(read_error)?;
             if n == 0 {
                 return Err(changed(self.from.path(dir, op)));
             }
@@ -164,14 +257,11 @@ impl<'r> PushLane<'r> {
             self.control.bytes.fetch_add(n as u64, Relaxed);
             self.tally.bytes_read.fetch_add(n as u64, Relaxed);
             // It may have failed there already.
-            reply.try_next().map_err(|error| self.to.at.at(error))?;
+            reply.try_next()?;
         }
-        self.still(&file, dir, op)?;
         let mut end = body();
         end.0.extend_from_slice(hash.finalize().as_bytes());
-        reply.tell(Kind::End, end)?;
-        let answer = reply.done().map_err(|error| self.to.at.at(error))?;
-        Ok(get_applied(&mut Get(&answer))?.into())
+        Ok(end)
     }
 
     /// Hashes of files at the destination, for a dry run.

@@ -10,7 +10,7 @@ use super::wire::{Get, Kind, Put, body, body_len, frame::MOST, garbled};
 use crate::cli::Options;
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::Dir;
-use crate::transport::local::Keep;
+use crate::transport::local::{Keep, part_name};
 use crate::transport::{Applied, Doomed, Endpoint, Found, Meta, Op, Time, split_key};
 
 /// So many answers that nobody waits for may be outstanding.
@@ -21,6 +21,7 @@ pub struct SshWriter<'r> {
     pub at: &'r SshEndpoint,
     pub keep: Keep,
     pub precision: u64,
+    resume: bool,
     later: Mutex<VecDeque<Reply>>,
     /// What went wrong with what nobody waited for.
     failed: Mutex<Vec<SyncError>>,
@@ -38,7 +39,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl<'r> SshWriter<'r> {
     pub fn new(dest: &'r SshEndpoint, options: &Options, precision: u64) -> Self {
-        Self { at: dest, keep: Keep::new(options), precision, later: Mutex::default(), failed: Mutex::default() }
+        Self { at: dest, keep: Keep::new(options), precision, resume: options.resume, later: Mutex::default(), failed: Mutex::default() }
     }
 
     /// Sends a request whose answer `settle` will look at.
@@ -173,6 +174,16 @@ impl<'r> SshWriter<'r> {
 
     pub fn sync_all(&self) -> Result<()> {
         self.at.ask(Kind::SyncAll, body()).map(drop)
+    }
+
+    /// Did an earlier try leave a part of that file?
+    pub fn has_part(&self, dir: &Dir<'_>, op: &Op) -> bool {
+        self.resume && self.at.has_leftover(&dir.key, &part_name(&op.name, &op.source))
+    }
+
+    /// This try may have left one.
+    pub fn note_part(&self, dir: &Dir<'_>, op: &Op) {
+        self.at.note_leftover(&dir.key, &part_name(&op.name, &op.source));
     }
 
     /// What stands at the destination now, where a connection was cut and nobody knows what became of an operation.

@@ -2,16 +2,18 @@
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
-use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
 
 use super::queue::Queue;
 use super::{Out, answer, fail};
+use crate::delta::Key;
 use crate::error::{Result, SyncError};
 use crate::sync::{Control, Dir, Finisher, Reason};
 use crate::transport::local::{LocalEndpoint, Reader, changed, hash_of, read_at, stat_fd};
-use crate::transport::ssh::wire::{Frame, Get, Kind, PIECE, body, body_len};
+use crate::transport::ssh::difference::{How, Search, common_part, put_whole, search};
+use crate::transport::ssh::wire::{Frame, Get, Kind, PIECE, Put, body, body_len, garbled};
 use crate::transport::{Kind as FileKind, Known, Meta, Op, Time, What};
 
 /// Small files go together in messages of about this size.
@@ -23,8 +25,9 @@ pub struct Sources<'s> {
     out: &'s Out,
     /// What may be sent of each large file.
     credits: Mutex<HashMap<u32, u64>>,
+    /// Where signatures for those go.
+    signatures: Mutex<HashMap<u32, mpsc::Sender<Frame>>>,
     more: Condvar,
-    closed: AtomicBool,
 }
 
 /// Nobody is to be told.
@@ -58,27 +61,31 @@ pub fn named(name: &[u8]) -> Op {
 
 impl<'s> Sources<'s> {
     pub fn new(endpoint: &'s LocalEndpoint, control: &'s Control, out: &'s Out) -> Self {
-        Self {
-            reader: Reader::new(endpoint),
-            control,
-            out,
-            credits: Mutex::default(),
-            more: Condvar::new(),
-            closed: AtomicBool::new(false),
-        }
+        Self { reader: Reader::new(endpoint), control, out, credits: Mutex::default(), signatures: Mutex::default(), more: Condvar::new() }
     }
 
     fn credits(&self) -> MutexGuard<'_, HashMap<u32, u64>> {
         self.credits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn signatures(&self) -> MutexGuard<'_, HashMap<u32, mpsc::Sender<Frame>>> {
+        self.signatures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn close(&self) {
-        self.closed.store(true, std::sync::atomic::Ordering::Relaxed);
         self.credits().clear();
+        self.signatures().clear();
         self.more.notify_all();
     }
 
     pub fn take<'scope, 'env: 'scope>(&'env self, frame: Frame, queue: &Queue<'env>, threads: &'scope Scope<'scope, 'env>) -> Result<()> {
+        if frame.kind == Kind::Signature {
+            let receiver = self.signatures().get(&frame.id).cloned();
+            if let Some(receiver) = receiver {
+                let _ = receiver.send(frame);
+            }
+            return Ok(());
+        }
         let Frame { kind, id, body } = frame;
         match kind {
             Kind::Fetch => queue.push(body.len(), Box::new(move || drop(self.fetch(id, &body)))),
@@ -87,9 +94,12 @@ impl<'s> Sources<'s> {
             Kind::FetchFile => {
                 let granted = Get(&body).u64()?;
                 self.credits().insert(id, granted);
+                let (sender, signature) = mpsc::channel();
+                self.signatures().insert(id, sender);
                 threads.spawn(move || {
-                    let sent = self.fetch_file(id, &body);
+                    let sent = self.fetch_file(id, &body, &signature);
                     self.credits().remove(&id);
+                    self.signatures().remove(&id);
                     if let Err(error) = sent {
                         let _ = fail(self.out, id, &error);
                     }
@@ -105,6 +115,7 @@ impl<'s> Sources<'s> {
             // Without credits nothing more is sent.
             _ => {
                 self.credits().remove(&id);
+                self.signatures().remove(&id);
                 self.more.notify_all();
             }
         }
@@ -169,13 +180,14 @@ impl<'s> Sources<'s> {
         }
     }
 
-    /// A large file in pieces, then its hash and the state after it was read.
-    fn fetch_file(&self, id: u32, request: &[u8]) -> Result<()> {
+    /// A large file in pieces, then the state after it was read and its hash.
+    fn fetch_file(&self, id: u32, request: &[u8], signature: &Receiver<Frame>) -> Result<()> {
         let mut get = Get(request);
         get.u64()?;
         let dir = Dir::new(get.key()?, None, None, None, &Silent);
         let op = named(get.name()?);
-        let mut at = get.u64()?;
+        let (how, have) = (How::of(get.u8()?)?, get.u64()?);
+        let key = Key::new(get.0.try_into().map_err(|_| garbled("no secret"))?);
         let file = self.reader.open(&dir, &op)?;
         let path = self.reader.path(&dir, &op);
         let read_error = |errno| SyncError::os(errno, "read", &path);
@@ -183,29 +195,54 @@ impl<'s> Sources<'s> {
         if before.kind != FileKind::File {
             return Err(changed(path));
         }
-        let mut hash = blake3::Hasher::new();
-        while at < before.size {
-            let want = self.credit(id, (before.size - at).min(PIECE as u64))? as usize;
-            let mut piece = body();
-            let head = piece.0.len();
-            piece.0.resize(head + want, 0);
-            let n = read_at(file.as_fd(), &mut piece.0[head..], at).map_err(read_error)?;
-            if n == 0 {
-                break;
+        let mut next = || signature.recv().map_err(|_| SyncError::cancelled());
+        let mut end = body();
+        let read = match how {
+            How::Difference => {
+                let mut send = |kind, pieces: Put| {
+                    self.credit(id, body_len(&pieces) as u64)?;
+                    self.out.send(kind, id, pieces.0)
+                };
+                let found = search(&key, Search { file: file.as_fd(), next: &mut next, send: &mut send, seen: &mut |_| Ok(()) })
+                    .map_err(|error| if error.path.is_none() { error.at("read", &path) } else { error })?;
+                put_whole(&mut end, &found.whole);
+                found.whole.size
             }
-            piece.0.truncate(head + n);
-            hash.update(&piece.0[head..]);
-            self.out.send(Kind::Data, id, piece.0)?;
-            at += n as u64;
-        }
+            How::Whole | How::Rest => {
+                let mut at = 0;
+                if how == How::Rest {
+                    at = common_part(&key, file.as_fd(), have.min(before.size), &mut next)?;
+                    let mut from = body();
+                    from.u64(at);
+                    self.out.send(Kind::Credit, id, from.0)?;
+                }
+                let mut hash = blake3::Hasher::new();
+                while at < before.size {
+                    let want = self.credit(id, (before.size - at).min(PIECE as u64))? as usize;
+                    let mut piece = body();
+                    let head = piece.0.len();
+                    piece.0.resize(head + want, 0);
+                    let n = read_at(file.as_fd(), &mut piece.0[head..], at).map_err(read_error)?;
+                    if n == 0 {
+                        break;
+                    }
+                    piece.0.truncate(head + n);
+                    hash.update(&piece.0[head..]);
+                    self.out.send(Kind::Data, id, piece.0)?;
+                    at += n as u64;
+                }
+                end.0.extend_from_slice(hash.finalize().as_bytes());
+                at
+            }
+        };
         let after = stat_fd(file.as_fd()).map_err(read_error)?;
-        if at != before.size || !after.same_state(&before) {
+        if read != before.size || !after.same_state(&before) {
             return Err(changed(path));
         }
-        let mut end = body();
-        end.meta(&after, None);
-        end.0.extend_from_slice(hash.finalize().as_bytes());
-        self.out.send(Kind::Done, id, end.0)
+        let mut answer = body();
+        answer.meta(&after, None);
+        answer.0.extend_from_slice(&end.0[body().0.len()..]);
+        self.out.send(Kind::Done, id, answer.0)
     }
 
     /// The hashes of whole files, for a comparison of contents.

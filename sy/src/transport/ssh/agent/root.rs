@@ -172,7 +172,7 @@ impl<'c> Root<'c> {
                         });
                         answer(out, id, content)?;
                     }
-                    Kind::Fetch | Kind::FetchFile | Kind::Credit | Kind::Hashes | Kind::Forget | Kind::RemoveSource => {
+                    Kind::Fetch | Kind::FetchFile | Kind::Credit | Kind::Signature | Kind::Hashes | Kind::Forget | Kind::RemoveSource => {
                         if kind == Kind::Forget
                             && let Some(changes) = &changes
                         {

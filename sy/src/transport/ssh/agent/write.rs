@@ -12,9 +12,11 @@ use super::queue::Queue;
 use super::read::Silent;
 use super::{Out, answer, fail};
 use crate::cli::Options;
+use crate::delta::{Key, Shape};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::{Control, Dir};
-use crate::transport::local::{LocalEndpoint, Writer, check_room, hash_of, write_at};
+use crate::transport::local::{LocalEndpoint, Temp, Writer, check_room, hash_of, stat_fd, write_at};
+use crate::transport::ssh::difference::{How, Patch, is_whole, sign, sum_part};
 use crate::transport::ssh::wire::message::{get_doomed, get_op, get_optional_meta, put_applied};
 use crate::transport::ssh::wire::{Frame, Get, Kind, Put, body, garbled};
 use crate::transport::{Applied, Kind as FileKind, Op, What};
@@ -87,7 +89,7 @@ impl<'s> Changes<'s> {
                 let (sender, pieces) = mpsc::sync_channel(PIECES);
                 lock(&self.files).insert(id, sender);
                 threads.spawn(move || {
-                    let done = self.put(&frame.body, pieces);
+                    let done = self.put(id, &frame.body, pieces);
                     lock(&self.files).remove(&id);
                     let _ = answer(self.out, id, done);
                 });
@@ -250,58 +252,128 @@ impl<'s> Changes<'s> {
     }
 
     /// A large file, whose content comes in pieces.
-    fn put(&self, request: &[u8], pieces: Receiver<Frame>) -> Result<Put> {
+    fn put(&self, id: u32, request: &[u8], pieces: Receiver<Frame>) -> Result<Put> {
         let mut get = Get(request);
         let dir = self.dir(get.key()?);
         let op = get_op(&mut get)?;
-        get.end()?;
+        let how = How::of(get.u8()?)?;
+        let key = Key::new(get.0.try_into().map_err(|_| garbled("no secret"))?);
         let dest_dir = self.writer.dest_dir(&dir)?;
         let temp = self.writer.create(&dir, &op, &op.source, dest_dir.as_fd())?;
-        let write_error = |errno| SyncError::os(errno, "write", self.writer.dest_path(&dir, &op));
-        let mut end = None;
-        let filled = (|| {
-            if temp.have > 0 {
-                rustix::fs::ftruncate(&temp.fd, 0).map_err(write_error)?;
-            }
-            if op.source.size >= LARGE {
-                check_room(temp.fd.as_fd(), op.source.size).map_err(write_error)?;
-            }
-            let mut hash = blake3::Hasher::new();
-            let mut at = 0_u64;
-            for frame in pieces {
-                match frame.kind {
-                    Kind::Data => {
-                        if frame.body.len() as u64 > op.source.size - at {
-                            return Err(garbled("a file that is longer than it is said to be"));
-                        }
-                        write_at(temp.fd.as_fd(), &frame.body, at).map_err(write_error)?;
-                        hash.update(&frame.body);
-                        at += frame.body.len() as u64;
-                    }
-                    Kind::End => {
-                        end = Some(frame.body);
-                        break;
-                    }
-                    _ => return Err(garbled("a piece of another kind")),
-                }
-            }
-            let hash = hash.finalize();
-            match &end {
-                None => return Err(SyncError::new(ErrorKind::Network, "the transfer was cut off").retryable()),
-                Some(_) if at != op.source.size => return Err(garbled("a file that is shorter than it is said to be")),
-                Some(sent) if sent[..] != hash.as_bytes()[..] => {
-                    return Err(SyncError::new(ErrorKind::Verification, "what arrived is not what was sent")
-                        .at("write", self.writer.dest_path(&dir, &op))
-                        .retryable());
-                }
-                Some(_) => {}
-            }
-            self.writer.complete(&dir, &op, &temp, dest_dir.as_fd(), || hash)
-        })();
+        let filled = match how {
+            How::Difference => self.patch(id, &dir, &op, &key, &temp, pieces),
+            How::Whole | How::Rest => self.fill(id, &dir, &op, how == How::Rest, &key, &temp, pieces),
+        };
+        let filled = filled.and_then(|()| {
+            // Nobody but this side has the hash of a file that was put together; read back, it is compared with what was written.
+            let hash = if self.writer.verify { Some(hash_of(temp.fd.as_fd(), self.control)?) } else { None };
+            self.writer.complete(&dir, &op, &temp, dest_dir.as_fd(), || hash.unwrap_or_else(|| blake3::hash(b"")))
+        });
         let applied = self.writer.settle(&dir, &op, temp, dest_dir.as_fd(), filled)?;
         let mut answer = body();
         put_applied(&mut answer, applied);
         Ok(answer)
+    }
+
+    /// Content as it is, or what of it is not here yet.
+    #[expect(clippy::too_many_arguments, reason = "one file on its way")]
+    fn fill(&self, id: u32, dir: &Dir<'_>, op: &Op, rest: bool, key: &Key, temp: &Temp, pieces: Receiver<Frame>) -> Result<()> {
+        let write_error = |errno| SyncError::os(errno, "write", self.writer.dest_path(dir, op));
+        let (mut at, size) = (0_u64, op.source.size);
+        let have = if rest { temp.have.min(size) } else { 0 };
+        if rest {
+            let mut first = body();
+            first.u64(have);
+            self.out.send(Kind::Credit, id, first.0)?;
+            sum_part(key, temp.fd.as_fd(), have, &mut |kind, sums| self.out.send(kind, id, sums.0))?;
+        }
+        let mut hash = blake3::Hasher::new();
+        let mut begun = false;
+        for frame in pieces {
+            match frame.kind {
+                Kind::Hole if !begun && rest => {
+                    // From here on it has to be sent.
+                    at = Get(&frame.body).u64()?;
+                    if at > have {
+                        return Err(garbled("a part that is not here"));
+                    }
+                    continue;
+                }
+                Kind::Data | Kind::Hole | Kind::End if !begun => {
+                    begun = true;
+                    if temp.have > at {
+                        rustix::fs::ftruncate(&temp.fd, at).map_err(write_error)?;
+                    }
+                    if size >= LARGE {
+                        check_room(temp.fd.as_fd(), size - at).map_err(write_error)?;
+                    }
+                }
+                _ => {}
+            }
+            match frame.kind {
+                Kind::Data => {
+                    if frame.body.len() as u64 > size - at {
+                        return Err(garbled("a file that is longer than it is said to be"));
+                    }
+                    write_at(temp.fd.as_fd(), &frame.body, at).map_err(write_error)?;
+                    hash.update(&frame.body);
+                    at += frame.body.len() as u64;
+                }
+                Kind::Hole => {
+                    let length = Get(&frame.body).u64()?;
+                    if length > size - at {
+                        return Err(garbled("a file that is longer than it is said to be"));
+                    }
+                    at += length;
+                    rustix::fs::ftruncate(&temp.fd, at).map_err(write_error)?;
+                }
+                Kind::End if at != size => return Err(garbled("a file that is shorter than it is said to be")),
+                Kind::End if frame.body != hash.finalize().as_bytes() => return Err(self.wrong(dir, op)),
+                Kind::End => return Ok(()),
+                _ => return Err(garbled("a piece of another kind")),
+            }
+        }
+        Err(SyncError::new(ErrorKind::Network, "the transfer was cut off").retryable())
+    }
+
+    /// What differs from the file that is to be replaced.
+    fn patch(&self, id: u32, dir: &Dir<'_>, op: &Op, key: &Key, temp: &Temp, pieces: Receiver<Frame>) -> Result<()> {
+        let write_error = |errno| SyncError::os(errno, "write", self.writer.dest_path(dir, op));
+        let old = op.dest.as_ref().ok_or_else(|| garbled("a difference from nothing"))?;
+        let basis = self.writer.open_dest(dir, op)?;
+        let now = stat_fd(basis.as_fd()).map_err(|errno| SyncError::os(errno, "read", self.writer.dest_path(dir, op)))?;
+        if (now.kind, now.ino, now.size, now.mtime) != (old.kind, old.ino, old.size, old.mtime) {
+            return Err(SyncError::new(ErrorKind::Conflict, "it changed since it was listed").at("replace", self.writer.dest_path(dir, op)));
+        }
+        if temp.have > 0 {
+            rustix::fs::ftruncate(&temp.fd, 0).map_err(write_error)?;
+        }
+        if op.source.size >= LARGE {
+            check_room(temp.fd.as_fd(), op.source.size).map_err(write_error)?;
+        }
+        let shape = Shape::of(old.size);
+        let mut write = |bytes: &[u8], at| write_at(temp.fd.as_fd(), bytes, at).map_err(write_error);
+        std::thread::scope(|threads| {
+            let signing = threads.spawn(|| sign(key, basis.as_fd(), shape, &mut |kind, records| self.out.send(kind, id, records.0)));
+            let mut patch = Patch::new(key, shape, op.source.size, basis.as_fd(), &mut write);
+            for frame in pieces {
+                match frame.kind {
+                    Kind::Copy => drop(patch.take(&frame.body)?),
+                    Kind::End => {
+                        signing.join().map_err(|_| garbled("no signature"))??;
+                        let whole = patch.finish();
+                        let right = whole.size == op.source.size && is_whole(&frame.body, &whole);
+                        return if right { Ok(()) } else { Err(self.wrong(dir, op)) };
+                    }
+                    _ => return Err(garbled("a piece of another kind")),
+                }
+            }
+            Err(SyncError::new(ErrorKind::Network, "the transfer was cut off").retryable())
+        })
+    }
+
+    fn wrong(&self, dir: &Dir<'_>, op: &Op) -> SyncError {
+        SyncError::new(ErrorKind::Verification, "what arrived is not what was sent").at("write", self.writer.dest_path(dir, op)).retryable()
     }
 
     /// Makes an entry another name of `leader`; the answer says if that could not be.

@@ -174,6 +174,8 @@ fn index(sides: &Sides, options: &Options) -> Option<Index> {
             }
             options.checksum.then(|| Index::open(&identities.0, &identities.1, b"")).flatten()
         }
+        // On a host a file is known by its size and a time of whole seconds only: that is no proof that it is the same still.
+        _ if [&sides.source, dest].into_iter().any(|side| matches!(side, Opened::Sftp(_))) => None,
         _ => {
             let keep = (options.preserve_times, options.preserve_permissions, options.preserve_owner);
             let one = sides.only().map(<[u8]>::to_vec);

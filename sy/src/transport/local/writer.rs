@@ -22,7 +22,7 @@ use crate::sync::{Control, Dir};
 use crate::transport::{Applied, Doomed, Kind, Meta, Op, Time};
 
 /// From this size on a transfer that was cut off is kept and gone on with.
-const RESUMABLE: u64 = 32 << 20;
+pub const RESUMABLE: u64 = 32 << 20;
 
 /// Opens what an entry is made from, for its attributes.
 pub type Open<'a> = &'a dyn Fn(OFlags) -> Result<OwnedFd, Errno>;

@@ -2,5 +2,6 @@
 
 mod config;
 pub mod connect;
+pub mod sftp;
 
 pub use config::{HostKeyPolicy, SshConfig};

@@ -22,10 +22,7 @@ impl SftpWriter<'_> {
             cut.set(matches!(&made, Err(Failure::Session(error)) if error.retryable));
             made
         });
-        made.map_err(|failure| match self.session() {
-            Ok(session) => self.explain(&session, failure, &parent.key, 1, "create", self.at.path_of(&key)),
-            Err(_) => failure.at("create", self.at.path_of(&key)),
-        })?;
+        made.map_err(|failure| self.why(failure, &parent.key, "create", &key))?;
         parent.touch();
         self.at.remember(key);
         Ok(())
@@ -90,6 +87,7 @@ impl SftpWriter<'_> {
         if self.control.should_stop() {
             return Ok(false);
         }
+        self.remove_orphans(Some(&dir.key));
         let lifted = dir.lifted.get().copied();
         let mut attrs = Attrs::default();
         let mut same = true;
@@ -110,7 +108,7 @@ impl SftpWriter<'_> {
                 self.at.enter(session, &dir.key)?;
                 self.set(session, &dir.key, Kind::Dir, &attrs)
             });
-            set.map_err(|failure| failure.at("set the metadata of", self.at.path_of(&dir.key)))?;
+            set.map_err(|failure| self.why(failure, &dir.key, "set the metadata of", &dir.key))?;
         }
         Ok(dir.like.is_some() && !same)
     }
@@ -121,7 +119,7 @@ impl SftpWriter<'_> {
             self.at.enter(session, key)?;
             self.set(session, key, Kind::Dir, &attrs)
         });
-        set.map_err(|failure| failure.at("set the time of", self.at.path_of(key)))
+        set.map_err(|failure| self.why(failure, key, "set the time of", key))
     }
 
     /// Sets what a listing shows of an entry's metadata, if it still is what was listed.
@@ -144,7 +142,7 @@ impl SftpWriter<'_> {
             };
             self.set(&session, &key, old.kind, &attrs)
         });
-        set.map_err(|failure| failure.at("set the metadata of", shown()))
+        set.map_err(|failure| self.why(failure, &dir.key, "set the metadata of", &key))
     }
 
     /// Removes entries of one directory, or moves them aside; `report` hears of each.
@@ -157,7 +155,7 @@ impl SftpWriter<'_> {
             match outcomes {
                 Ok(outcomes) => {
                     for (one, outcome) in group.iter().zip(outcomes) {
-                        report(one, outcome.map_err(|failure| failure.at("delete", self.at.path_of(&one.key))));
+                        report(one, outcome.map_err(|failure| self.why(failure, dir_key, "delete", &one.key)));
                     }
                 }
                 Err(failure) => {

@@ -395,30 +395,39 @@ impl<'r> SftpWriter<'r> {
         self.orphans.lock().unwrap_or_else(PoisonError::into_inner).push(key.to_vec());
     }
 
-    /// The run is over: what a cut connection left behind goes, if there is a connection now.
+    /// The run is over: what could not be removed so far goes, if it can be now.
     pub fn end(&self) {
-        let orphans = std::mem::take(&mut *self.orphans.lock().unwrap_or_else(PoisonError::into_inner));
-        if orphans.is_empty() {
-            return;
-        }
-        if self.control.should_stop() {
-            let Ok(session) = self.session() else { return };
-            let asked = orphans.iter().map(|key| session.ask_with(Request::path(REMOVE, &self.at.path(key)), Patience::CleanUp));
-            for ticket in asked.collect::<Vec<_>>().into_iter().flatten() {
-                let _ = ticket.done();
-            }
-            return;
-        }
-        let _ = self.at.client.repeat(|session| {
-            for key in &orphans {
-                self.at.enter(session, split_key(key).0)?;
-                match session.ask(Request::path(REMOVE, &self.at.path(key)))?.done() {
-                    Ok(()) | Err(Failure::Status(_)) => {}
-                    Err(failure) => return Err(failure),
+        self.remove_orphans(None);
+    }
+
+    /// Those in one directory, before that is finished; or all.
+    pub fn remove_orphans(&self, dir: Option<&[u8]>) {
+        let mut all = self.orphans.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut own, rest) =
+            std::mem::take(&mut *all).into_iter().partition::<Vec<_>, _>(|key| dir.is_none_or(|dir| split_key(key).0 == dir));
+        *all = rest;
+        drop(all);
+        // A run that was stopped does not wait long.
+        let patience = if self.control.should_stop() { Patience::CleanUp } else { Patience::Run };
+        while let Some(key) = own.pop() {
+            let removed = self.session().and_then(|session| {
+                if patience == Patience::Run {
+                    self.at.enter(&session, split_key(&key).0)?;
                 }
+                session.ask_with(Request::path(REMOVE, &self.at.path(&key)), patience)?.done()
+            });
+            if let (Err(Failure::Session(_)), Some(_)) = (removed, dir) {
+                self.note_orphan(&key);
             }
-            Ok(())
-        });
+        }
+    }
+
+    /// Makes an error of what happened to `key`, in a directory.
+    pub fn why(&self, failure: Failure, dir: &[u8], action: &'static str, key: &[u8]) -> SyncError {
+        match self.session() {
+            Ok(session) if matches!(failure, Failure::Status(_)) => self.explain(&session, failure, dir, 1, action, self.at.path_of(key)),
+            _ => failure.at(action, self.at.path_of(key)),
+        }
     }
 
     /// Makes an error of a failure. "Failure" alone tells nothing: the file system may tell more.

@@ -40,8 +40,8 @@ def attrs(info: os.stat_result) -> bytes:
 
 def listing(path: bytes) -> list[tuple[bytes, bytes]]:
     found = [(name, attrs(os.lstat(os.path.join(path, name)))) for name in os.listdir(path)]
-    if name := NAMES.get(HOW):
-        found.append((name, attrs(os.lstat(__file__))))
+    if HOW in NAMES:
+        found.append((NAMES[HOW], attrs(os.lstat(__file__))))
     if HOW == "twice":
         found += found
     if HOW == "vague":

@@ -67,6 +67,8 @@ pub fn run(
     let tally = Tally::default();
     let mut errors = Vec::new();
     let error = run_inner(source, dest, options, accesses, control, observer, &tally, &mut errors).err();
+    // Whoever waits for an answer only knows that the run has to end, not why.
+    let error = error.map(|error| if error.kind == ErrorKind::Cancelled { stopped(control).err().unwrap_or(error) } else { error });
     let mut stats = tally.snapshot();
     stats.errors = errors;
     stats.duration = control.elapsed();
@@ -206,7 +208,7 @@ fn carry_out(cx: &Context<'_>, start: plan::Start, filter: &Filter, spared: Vec<
         work.pool.drain();
         walked?;
         work.retry();
-        stopped(cx)?;
+        stopped(cx.control)?;
         if cx.control.gave_up() {
             // Not everything was looked at, so nothing may be deleted.
             cx.log(
@@ -220,7 +222,7 @@ fn carry_out(cx: &Context<'_>, start: plan::Start, filter: &Filter, spared: Vec<
         work.after_deletions(std::mem::take(&mut planner.after_deletions), matches!(deleted, Ok(true)));
         work.give_up();
         deleted?;
-        stopped(cx)?;
+        stopped(cx.control)?;
         match cx.lane {
             Some(lane) if cx.options.durable && !cx.dry_run() => lane.sync_all(),
             _ => Ok(()),
@@ -247,8 +249,7 @@ fn delete<'r>(cx: &'r Context<'r>, work: &Work<'r>, planner: &mut Planner<'_, 'r
 }
 
 /// Why the run has to end here, if it has to.
-fn stopped(cx: &Context<'_>) -> Result<()> {
-    let control = cx.control;
+fn stopped(control: &Control) -> Result<()> {
     if control.is_cancelled() {
         Err(SyncError::cancelled())
     } else if control.timed_out() {

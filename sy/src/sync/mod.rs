@@ -67,6 +67,8 @@ pub fn run(
     let tally = Tally::default();
     let mut errors = Vec::new();
     let error = run_inner(source, dest, options, accesses, control, observer, &tally, &mut errors).err();
+    // Whoever waits for an answer only knows that the run has to end, not why.
+    let error = error.map(|error| if error.kind == ErrorKind::Cancelled { stopped(control).err().unwrap_or(error) } else { error });
     let mut stats = tally.snapshot();
     stats.errors = errors;
     stats.duration = control.elapsed();
@@ -110,6 +112,7 @@ fn run_inner(
     let mut options = options.clone();
     let sides = preflight::open(source, dest, &mut options, accesses, control)?;
     let options = &options;
+    sides.notes.iter().for_each(|note| observer.log(Level::Warning, note));
     let _lock = match &sides.dest {
         // The agent of a host holds one there.
         Some(dest) if !options.dry_run && !matches!(dest, Opened::Ssh(_)) => {
@@ -177,6 +180,8 @@ fn index(sides: &Sides, options: &Options) -> Option<Index> {
             }
             options.checksum.then(|| Index::open(&identities.0, &identities.1, b"")).flatten()
         }
+        // On a host a file is known by its size and a time of whole seconds only: that is no proof that it is the same still.
+        _ if [&sides.source, dest].into_iter().any(|side| matches!(side, Opened::Sftp(_))) => None,
         _ => {
             let keep = (options.preserve_times, options.preserve_permissions, options.preserve_owner);
             let one = sides.only().map(<[u8]>::to_vec);
@@ -209,7 +214,7 @@ fn carry_out(cx: &Context<'_>, start: plan::Start, filter: &Filter, spared: Vec<
         work.settle();
         work.retry();
         work.settle();
-        stopped(cx)?;
+        stopped(cx.control)?;
         if cx.control.gave_up() {
             // Not everything was looked at, so nothing may be deleted.
             cx.log(
@@ -225,7 +230,7 @@ fn carry_out(cx: &Context<'_>, start: plan::Start, filter: &Filter, spared: Vec<
         drop(planner);
         work.settle();
         deleted?;
-        stopped(cx)?;
+        stopped(cx.control)?;
         match cx.lane {
             Some(lane) if cx.options.durable && !cx.dry_run() => lane.sync_all(),
             _ => Ok(()),
@@ -252,8 +257,7 @@ fn delete<'r>(cx: &'r Context<'r>, work: &Work<'r>, planner: &mut Planner<'_, 'r
 }
 
 /// Why the run has to end here, if it has to.
-fn stopped(cx: &Context<'_>) -> Result<()> {
-    let control = cx.control;
+fn stopped(control: &Control) -> Result<()> {
     if control.is_cancelled() {
         Err(SyncError::cancelled())
     } else if control.timed_out() {

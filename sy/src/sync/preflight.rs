@@ -9,13 +9,13 @@ use rustix::io::Errno;
 use super::control::Control;
 use super::plan::Start;
 use crate::cli::{Links, Options, both_names};
-use crate::error::{ErrorKind, Result, SyncError};
-use crate::path::SyncPath;
+use crate::error::{ErrorKind, Printable, Result, SyncError};
+use crate::path::{Scheme, SyncPath};
 use crate::transport::access::{Access, Accesses};
 use crate::transport::cloud::{CloudEndpoint, plain_key};
 use crate::transport::local::{Aside, Follow, LocalEndpoint};
 use crate::transport::open::{self, Opened};
-use crate::transport::ssh::SshEndpoint;
+use crate::transport::ssh::{SshEndpoint, deploy, sftp};
 use crate::transport::{Capabilities, Endpoint, Kind, Listing, Meta};
 
 /// As `both_names` would name it together with its value.
@@ -27,6 +27,8 @@ pub struct Sides {
     pub source: Opened,
     /// `None` in a dry run into a destination that does not exist.
     pub dest: Option<Opened>,
+    /// What the user should know about how they were opened.
+    pub notes: Vec<String>,
     start: Intent,
 }
 
@@ -48,10 +50,11 @@ pub fn check_options(source: &SyncPath, dest: &SyncPath, options: &Options) -> R
         (options.bidirectional, "bidirectional", "this version of sypy syncs one way only"),
         (options.conflict_resolve != Options::default().conflict_resolve, "conflict_resolve", "this version of sypy syncs one way only"),
         (
-            options.trash && !dest.is_local() && !dest.is_on_host(),
+            options.trash && !dest.is_local() && (!dest.is_on_host() || is_sftp(dest)),
             "trash",
-            "an object store has no trash; backup_dir (--backup-dir) keeps what is replaced",
+            "only file systems have a trash; backup_dir (--backup-dir) keeps what is replaced",
         ),
+        (options.links == Links::Follow && is_sftp(source), "links", "over SFTP links are not followed"),
         (options.links == Links::Follow && !source.is_local() && !source.is_on_host(), "links", "links in an object store lead nowhere"),
     ] {
         if set {
@@ -151,12 +154,13 @@ pub fn open(source: &SyncPath, dest: &SyncPath, options: &mut Options, accesses:
         (Links::Follow, false) => Follow::Within,
         _ => Follow::Never,
     };
+    let mut notes = Vec::new();
     let from = match source.as_local() {
         Some(path) => {
             let LocalSource { opened, one, what, real } = open_local_source(path, source.has_trailing_slash(), follow, control)?;
             From { opened: Opened::Local(opened), one, what, real }
         }
-        None if source.is_on_host() => open_ssh_source(source, &accesses.source, follow, control)?,
+        None if source.is_on_host() => open_host_source(source, options, &accesses.source, follow, control, &mut notes)?,
         None => open_cloud_source(source, &accesses.source, control)?,
     };
     let (opened, made, as_name) = match dest.as_local() {
@@ -165,14 +169,14 @@ pub fn open(source: &SyncPath, dest: &SyncPath, options: &mut Options, accesses:
                 open_local_dest(path, dest, &from.needs(&|| from.must_hold_something()), options, control)?;
             (opened.map(Opened::Local), made, as_name)
         }
-        None if dest.is_on_host() => open_ssh_dest(dest, &from, options, &accesses.dest, control)?,
+        None if dest.is_on_host() => open_host_dest(dest, &from, options, &accesses.dest, control, &mut notes)?,
         None => open_cloud_dest(dest, &from, options, &accesses.dest, control)?,
     };
     let start = match from.one {
         None => Intent::Contents { made },
         Some(name) => Intent::One { name, as_name },
     };
-    Ok(Sides { source: from.opened, dest: opened, start })
+    Ok(Sides { source: from.opened, dest: opened, notes, start })
 }
 
 pub fn open_local_source(from: &Path, trailing_slash: bool, follow: Follow, control: &Control) -> Result<LocalSource> {
@@ -236,6 +240,86 @@ fn open_cloud_source(source: &SyncPath, access: &Access, control: &Control) -> R
     let gone = || SyncError::new(ErrorKind::NotFound, "nothing is there").at("open the source", source.to_bytes());
     let (meta, _) = endpoint.stat(b"", name)?.ok_or_else(gone)?;
     Ok(From { opened: Opened::Cloud(endpoint), one: Some(name.to_vec()), what: meta.kind, real: PathBuf::new() })
+}
+
+/// Is it to be reached over SFTP, whatever else the host has?
+fn is_sftp(path: &SyncPath) -> bool {
+    matches!(path.scheme, Scheme::Ssh { sftp: true, .. })
+}
+
+/// What a run over SFTP lacks.
+fn over_sftp(path: &SyncPath, why: &SyncError) -> String {
+    let host = SyncPath { path: Vec::new(), ..path.clone() };
+    format!(
+        "{}: {}; going on over SFTP: no differences of changed files, whole seconds, no attributes, no trash",
+        Printable(&host.to_bytes()),
+        why.message
+    )
+}
+
+fn open_host_source(
+    source: &SyncPath,
+    options: &Options,
+    access: &Access,
+    follow: Follow,
+    control: &Control,
+    notes: &mut Vec<String>,
+) -> Result<From> {
+    if !is_sftp(source) {
+        match open_ssh_source(source, access, follow, control) {
+            Err(error)
+                if deploy::is_absence(&error)
+                    && follow == Follow::Never
+                    && access.ssh.as_ref().is_none_or(|ssh| ssh.agent_path.is_none()) =>
+            {
+                notes.push(over_sftp(source, &error));
+            }
+            other => return other,
+        }
+    }
+    open_sftp_source(source, options, access, control)
+}
+
+fn open_host_dest(
+    dest: &SyncPath,
+    from: &From,
+    options: &mut Options,
+    access: &Access,
+    control: &Control,
+    notes: &mut Vec<String>,
+) -> Result<Dest> {
+    if !is_sftp(dest) {
+        match open_ssh_dest(dest, from, options, access, control) {
+            Err(error)
+                if deploy::is_absence(&error) && !options.trash && access.ssh.as_ref().is_none_or(|ssh| ssh.agent_path.is_none()) =>
+            {
+                notes.push(over_sftp(dest, &error));
+            }
+            other => return other,
+        }
+    }
+    open_sftp_dest(dest, from, options, access, control)
+}
+
+fn place(path: &SyncPath, options: &Options, access: &Access, control: &Control) -> Result<sftp::Place> {
+    let again = sftp::Again { times: options.retry, delay: options.retry_delay.0 };
+    let mut config = access.ssh.clone().unwrap_or_default();
+    config.compression |= options.compress;
+    sftp::Place::connect(path, &config, again, &control.stop())
+}
+
+fn open_sftp_source(source: &SyncPath, options: &Options, access: &Access, control: &Control) -> Result<From> {
+    let place = place(source, options, access, control)?;
+    let fail = |failure: sftp::Failure| failure.at("open the source", source.to_bytes());
+    let one = if source.has_trailing_slash() { None } else { place.parent() };
+    let Some((parent, name)) = one else {
+        let endpoint = place.open(false).map_err(fail)?;
+        return Ok(From { opened: Opened::Sftp(endpoint), one: None, what: Kind::Dir, real: PathBuf::new() });
+    };
+    let endpoint = parent.open(false).map_err(fail)?;
+    let gone = || SyncError::os(Errno::NOENT, "open the source", source.to_bytes());
+    let (meta, _) = endpoint.stat(b"", &name)?.ok_or_else(gone)?;
+    Ok(From { opened: Opened::Sftp(endpoint), one: Some(name), what: meta.kind, real: PathBuf::new() })
 }
 
 /// The open destination, whether it has yet to be made, and the name there of a single entry.
@@ -307,30 +391,87 @@ fn open_cloud_dest(dest: &SyncPath, from: &From, options: &mut Options, access: 
         endpoint = endpoint.at_prefix(root);
     }
     fit(options, from.distant_capabilities(), endpoint.capabilities(), dest)?;
-    if let Some(dir) = &options.backup_dir
-        && (dir.is_absolute() || dir.components().any(|part| !matches!(part, Component::Normal(_))))
-    {
-        return Err(SyncError::config("backup_dir must be a plain relative path below the destination, in an object store"));
-    }
+    check_plain_backup_dir(options)?;
     if let Opened::Cloud(source) = &from.opened {
-        let whole = |endpoint: &CloudEndpoint, name: Option<&[u8]>| {
-            let name = name.unwrap_or_default();
-            let slash: &[u8] = if name.is_empty() { b"" } else { b"/" };
-            [&endpoint.identity(), name, slash].concat()
-        };
-        let (a, b) = (whole(source, from.one.as_deref()), whole(&endpoint, as_name.as_deref().or(from.one.as_deref())));
-        let refuse = |how: &str| Err(SyncError::config(format!("the destination {how}")).at("sync into", dest.to_bytes()));
-        if a == b {
-            return refuse("is the source");
-        }
-        if from.what == Kind::Dir && b.starts_with(&a) {
-            return refuse("lies within the source");
-        }
-        if from.what == Kind::Dir && a.starts_with(&b) {
-            return refuse("holds the source");
-        }
+        refuse_distant_overlap(source, &endpoint, from, as_name.as_deref(), dest)?;
     }
     Ok((Some(Opened::Cloud(endpoint)), false, as_name))
+}
+
+fn open_sftp_dest(dest: &SyncPath, from: &From, options: &mut Options, access: &Access, control: &Control) -> Result<Dest> {
+    let place = place(dest, options, access, control)?;
+    let fail = |failure: sftp::Failure| failure.at("open the destination", dest.to_bytes());
+    let state = match place.kind().map_err(fail)? {
+        Some(Kind::Dir) => State::Directory,
+        Some(_) => State::Other,
+        None => State::Absent,
+    };
+    // A single file takes the destination's very name, unless that is, or is written as, a directory.
+    let single = from.what != Kind::Dir && !dest.has_trailing_slash() && state != State::Directory;
+    let renamed = if single { place.parent() } else { None };
+    if state == State::Other && renamed.is_none() {
+        return Err(SyncError::new(ErrorKind::AlreadyExists, "the destination is not a directory").at("write to", dest.to_bytes()));
+    }
+    let (place, as_name) = renamed.map_or((place, None), |(parent, name)| (parent, Some(name)));
+    let there = place.kind().map_err(fail)?.is_some();
+    let endpoint = if there { place.open(true) } else { place.imagine() }.map_err(fail)?;
+    check_plain_backup_dir(options)?;
+    if options.durable && !endpoint.can_sync() {
+        return Err(SyncError::unsupported("durable can't be honoured: the server lacks the extension fsync@openssh.com"));
+    }
+    fit(options, from.distant_capabilities(), endpoint.capabilities(), dest)?;
+    if let Opened::Sftp(source) = &from.opened {
+        refuse_distant_overlap(source, &endpoint, from, as_name.as_deref(), dest)?;
+    }
+    if control.should_stop() {
+        return Err(SyncError::cancelled());
+    }
+    match there {
+        true => Ok((Some(Opened::Sftp(endpoint)), false, as_name)),
+        false if options.dry_run => Ok((None, true, as_name)),
+        false => {
+            from.must_hold_something()?;
+            place.make().map_err(|failure| failure.at("create", dest.to_bytes()))?;
+            Ok((Some(Opened::Sftp(place.open(true).map_err(fail)?)), true, as_name))
+        }
+    }
+}
+
+/// Where nothing but its own tree can be reached, the backups are below the destination.
+fn check_plain_backup_dir(options: &Options) -> Result<()> {
+    match &options.backup_dir {
+        Some(dir) if dir.is_absolute() || dir.components().any(|part| !matches!(part, Component::Normal(_))) => {
+            Err(SyncError::config("backup_dir must be a plain relative path below the destination, where that is not local"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Neither of two distant sides may be, or lie within, the other, as far as their names tell.
+fn refuse_distant_overlap(source: &dyn Endpoint, dest: &dyn Endpoint, from: &From, as_name: Option<&[u8]>, named: &SyncPath) -> Result<()> {
+    let whole = |endpoint: &dyn Endpoint, name: Option<&[u8]>| {
+        let mut whole = endpoint.identity();
+        for part in [Some(&b""[..]), name] {
+            let Some(part) = part else { continue };
+            whole.extend_from_slice(part);
+            if whole.last() != Some(&b'/') {
+                whole.push(b'/');
+            }
+        }
+        whole
+    };
+    let (a, b) = (whole(source, from.one.as_deref()), whole(dest, as_name.or(from.one.as_deref())));
+    let refuse = |how: &str| Err(SyncError::config(format!("the destination {how}")).at("sync into", named.to_bytes()));
+    if a == b {
+        return refuse("is the source");
+    }
+    if from.what == Kind::Dir && b.starts_with(&a) {
+        return refuse("lies within the source");
+    }
+    if from.what == Kind::Dir && a.starts_with(&b) {
+        return refuse("holds the source");
+    }
+    Ok(())
 }
 
 impl From {
@@ -348,7 +489,7 @@ impl From {
     fn distant_capabilities(&self) -> Option<Capabilities> {
         match self.opened {
             Opened::Local(_) => None,
-            Opened::Cloud(_) | Opened::Ssh(_) => Some(self.opened.endpoint().capabilities()),
+            Opened::Cloud(_) | Opened::Ssh(_) | Opened::Sftp(_) => Some(self.opened.endpoint().capabilities()),
         }
     }
 
@@ -414,7 +555,7 @@ impl Sides {
     pub fn spared(&self, options: &Options) -> Vec<Vec<u8>> {
         match &self.dest {
             Some(Opened::Local(dest)) => spared(dest, options),
-            Some(Opened::Cloud(_)) => options.backup_dir.iter().map(|dir| plain_key(dir)).collect(),
+            Some(Opened::Cloud(_) | Opened::Sftp(_)) => options.backup_dir.iter().map(|dir| plain_key(dir)).collect(),
             Some(Opened::Ssh(dest)) => dest.dest_known().map_or_else(Vec::new, |known| known.spared.clone()),
             None => Vec::new(),
         }

@@ -45,11 +45,10 @@ pub use relay::RelayLane;
 #[cfg(feature = "s3")]
 pub use s3::S3;
 pub use store::Store;
-pub use upload::UploadLane;
+pub use upload::{LocalSource, UploadLane};
 pub use walk::Seen;
 pub use writer::plain_key;
-#[cfg(feature = "opendal")]
-pub(super) use writer::read_error;
+pub(super) use writer::{Content, read_error};
 
 /// A tag without the quotation marks that it has in headers, and not always in lists.
 fn bare(tag: &str) -> String {

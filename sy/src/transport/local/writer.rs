@@ -22,7 +22,7 @@ use crate::sync::{Control, Dir};
 use crate::transport::{Applied, Doomed, Kind, Meta, Op, Time};
 
 /// From this size on a transfer that was cut off is kept and gone on with.
-const RESUMABLE: u64 = 32 << 20;
+pub const RESUMABLE: u64 = 32 << 20;
 
 /// Opens what an entry is made from, for its attributes.
 pub type Open<'a> = &'a dyn Fn(OFlags) -> Result<OwnedFd, Errno>;
@@ -275,10 +275,12 @@ impl<'r> Writer<'r> {
     pub fn set_listed(&self, dir: &Dir<'_>, op: &Op, old: &Meta) -> Result<()> {
         let dest_dir = self.dest_dir(dir)?;
         let fail = |errno| SyncError::os(errno, "set the metadata of", self.dest_path(dir, op));
-        if self.keep.owner && (op.source.uid, op.source.gid) != (old.uid, old.gid) {
+        let chowned = self.keep.owner && (op.source.uid, op.source.gid) != (old.uid, old.gid);
+        if chowned {
             chown_at(dest_dir.as_fd(), &op.name, &op.source).map_err(fail)?;
         }
-        if self.keep.permissions && op.source.kind != Kind::Symlink && op.source.mode != old.mode {
+        // A new owner takes set-id bits away.
+        if self.keep.permissions && op.source.kind != Kind::Symlink && (chowned || op.source.mode != old.mode) {
             chmod_at(dest_dir.as_fd(), &op.name, op.source.mode).map_err(fail)?;
         }
         if self.keep.times {

@@ -3,12 +3,14 @@
 pub mod agent;
 mod config;
 pub mod connect;
+pub mod deploy;
 mod difference;
 mod endpoint;
 mod extents;
 mod pull;
 mod push;
 mod session;
+pub mod sftp;
 mod walk;
 mod window;
 mod wire;

@@ -192,7 +192,10 @@ impl Way {
             Ok(command) => command,
             Err(error) if error.kind == ErrorKind::Cancelled => return Err(error),
             Err(error) => {
-                return Err(SyncError { message: format!("{}; it could not be copied there: {}", absent.message, error.message), ..absent });
+                return Err(SyncError {
+                    message: format!("{}; it could not be copied there: {}", absent.message, error.message),
+                    ..absent
+                });
             }
         };
         let there = self.go_with(&command)?;

@@ -10,6 +10,7 @@ use super::deploy;
 use super::session::Session;
 use super::walk::{Found as Walked, Part, get_rest};
 use super::wire::message::{get_capabilities, get_found, get_listing, get_optional_meta, get_options, put_capabilities, put_options};
+use super::wire::zip::When;
 use super::wire::{Get, Kind, Put, body, garbled};
 use crate::cli::Options;
 use crate::error::{ErrorKind, Result, SyncError};
@@ -35,6 +36,8 @@ struct Way {
     config: SshConfig,
     path: Vec<u8>,
     role: Role,
+    /// Pack everything; otherwise only what it helps.
+    compress: bool,
     stop: Stop,
 }
 
@@ -80,8 +83,8 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl SshEndpoint {
     /// Opens a source.
-    pub fn source(path: &SyncPath, config: &SshConfig, follow: Follow, stop: &Stop) -> Result<Self> {
-        Self::open(path, config, Role::Source { follow }, stop)
+    pub fn source(path: &SyncPath, config: &SshConfig, follow: Follow, compress: bool, stop: &Stop) -> Result<Self> {
+        Self::open(path, config, Role::Source { follow }, compress, stop)
     }
 
     /// Opens a destination, making it if need be. `None`: a dry run found nothing there.
@@ -96,16 +99,16 @@ impl SshEndpoint {
         stop: &Stop,
     ) -> Result<Option<Self>> {
         let role = Role::Dest { is_dir, one: one.map(<[u8]>::to_vec), capabilities: source, options: Box::new(options.clone()) };
-        match Self::open(path, config, role, stop) {
+        match Self::open(path, config, role, options.compress, stop) {
             Err(error) if error.kind == ErrorKind::NotFound && options.dry_run => Ok(None),
             other => other.map(Some),
         }
     }
 
-    fn open(path: &SyncPath, config: &SshConfig, role: Role, stop: &Stop) -> Result<Self> {
+    fn open(path: &SyncPath, config: &SshConfig, role: Role, compress: bool, stop: &Stop) -> Result<Self> {
         let target = Target::of(path).ok_or_else(|| SyncError::config("not a location on a host"))?;
         let prefix = prefix(path);
-        let way = Way { target, config: config.clone(), path: path.path.clone(), role, stop: stop.clone() };
+        let way = Way { target, config: config.clone(), path: path.path.clone(), role, compress, stop: stop.clone() };
         let (session, known) = match way.go() {
             // What makes it an absence is that it is about no path.
             Err(error) if deploy::is_absence(&error) => return Err(error),
@@ -204,7 +207,8 @@ impl Way {
     }
 
     fn go_with(&self, command: &str) -> Result<(Session, Known)> {
-        let session = Session::new(connect(&self.target, &self.config, Start::Command(command), &self.stop)?, &self.stop);
+        let compress = if self.compress { When::Always } else { When::Yes };
+        let session = Session::new(connect(&self.target, &self.config, Start::Command(command), &self.stop)?, compress, &self.stop);
         let mut request = body();
         // Both sides are on their way to list everything before the first answer has come.
         let id = session.next_id();
@@ -225,6 +229,7 @@ impl Way {
                 session.ask(Kind::OpenDest, request)?.done()?
             }
         };
+        session.probe();
         let known = Known::read(&mut Get(&answer), &self.role)?;
         Ok((session, known))
     }

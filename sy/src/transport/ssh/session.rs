@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags};
 use super::connect::{Failure, Link, Stream};
 use super::walk::Walk;
 use super::wire::message::{GREETING, VERSION};
+use super::wire::zip::{FAR, When};
 use super::wire::{Frame, Get, Incoming, Kind, Outgoing, Put, body, cut_off, garbled};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::Stop;
@@ -51,11 +52,18 @@ struct Shared {
     greeted: AtomicBool,
     stop: Mutex<Stop>,
     sent: AtomicU64,
+    /// When the other side was asked something that takes it no time.
+    probed: Mutex<Option<Instant>>,
+    /// It is near by, and has yet to be told that packing does not pay.
+    near: AtomicBool,
 }
+
+/// The number of that question.
+const PROBE: u32 = u32::MAX;
 
 impl Session {
     /// Takes a stream to what should be an agent. Does not wait for its first word.
-    pub fn new(stream: Stream, stop: &Stop) -> Self {
+    pub fn new(stream: Stream, compress: When, stop: &Stop) -> Self {
         let Stream { read, write, link } = stream;
         let shared = Arc::new(Shared {
             out: Outgoing::new(File::from(write)),
@@ -68,10 +76,13 @@ impl Session {
             greeted: AtomicBool::new(false),
             stop: Mutex::new(stop.clone()),
             sent: AtomicU64::new(0),
+            probed: Mutex::default(),
+            near: AtomicBool::new(false),
         });
         let mut hello = body();
-        hello.u32(VERSION);
+        hello.u32(VERSION).u8(compress as u8);
         let _ = shared.send(Kind::Hello, 0, hello);
+        shared.out.zip(compress);
         let own = Arc::clone(&shared);
         let reader = std::thread::Builder::new().name("sypy-ssh".into()).spawn(move || own.read(read)).ok();
         Self { shared, next: AtomicU32::new(1), reader }
@@ -100,8 +111,24 @@ impl Session {
         self.shared.sent.load(Relaxed)
     }
 
+    /// Finds out how far away the other side is, without waiting for it.
+    pub fn probe(&self) {
+        *lock(&self.shared.probed) = Some(Instant::now());
+        let _ = self.shared.send(Kind::Ping, PROBE, body());
+    }
+
+    /// Bytes that packing has saved on the way there.
+    pub fn saved(&self) -> u64 {
+        self.shared.out.saved()
+    }
+
     /// Sends a request. The answer can be waited for, or not.
     pub fn ask(&self, kind: Kind, body: Put) -> Result<Reply> {
+        if self.shared.near.swap(false, Relaxed) {
+            let mut near = super::wire::body();
+            near.u8(When::No as u8);
+            self.shared.send(Kind::Ping, 0, near)?;
+        }
         let id = self.next.fetch_add(1, Relaxed);
         let (sender, frames) = mpsc::channel();
         lock(&self.shared.waiting).insert(id, sender);
@@ -280,6 +307,13 @@ impl Shared {
                 Kind::Listing => {
                     if let Err(error) = self.listing(frame) {
                         return error;
+                    }
+                }
+                Kind::Done if frame.id == PROBE => {
+                    let took = lock(&self.probed).take().map_or(Duration::MAX, |sent| sent.elapsed());
+                    if took < FAR {
+                        self.out.zip(When::No);
+                        self.near.store(true, Relaxed);
                     }
                 }
                 _ => {

@@ -201,7 +201,7 @@ pub fn open_local_source(from: &Path, trailing_slash: bool, follow: Follow, cont
 
 fn open_ssh_source(source: &SyncPath, options: &Options, access: &Access, follow: Follow, control: &Control) -> Result<From> {
     let config = access.ssh.clone().unwrap_or_default();
-    let endpoint = SshEndpoint::source(source, &config, follow, options.compress, &control.stop())?;
+    let endpoint = SshEndpoint::source(source, &config, follow, options, &control.stop())?;
     let one = endpoint.one().map(<[u8]>::to_vec);
     let what = if endpoint.is_dir() { Kind::Dir } else { Kind::File };
     Ok(From { opened: Opened::Ssh(Box::new(endpoint)), one, what, real: PathBuf::new() })

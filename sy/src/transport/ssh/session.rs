@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 
 use super::connect::{Failure, Link, Stream};
+use super::kept::IDLE;
 use super::walk::Walk;
 use super::wire::message::{GREETING, VERSION};
 use super::wire::zip::{FAR, When};
@@ -56,6 +57,8 @@ struct Shared {
     probed: Mutex<Option<Instant>>,
     /// It is near by, and has yet to be told that packing does not pay.
     near: AtomicBool,
+    /// Since when no run uses it.
+    resting: Mutex<Option<Instant>>,
 }
 
 /// The number of that question.
@@ -78,6 +81,7 @@ impl Session {
             sent: AtomicU64::new(0),
             probed: Mutex::default(),
             near: AtomicBool::new(false),
+            resting: Mutex::default(),
         });
         let mut hello = body();
         hello.u32(VERSION).u8(compress as u8);
@@ -91,6 +95,13 @@ impl Session {
     /// For the next run over the same connection.
     pub fn belongs_to(&self, stop: &Stop) {
         *lock(&self.shared.stop) = stop.clone();
+        *lock(&self.shared.resting) = None;
+    }
+
+    /// No run uses it; it ends by itself when none comes.
+    pub fn rest(&self) {
+        *lock(&self.shared.stop) = Stop::default();
+        *lock(&self.shared.resting) = Some(Instant::now());
     }
 
     pub fn walk(&self) -> &Walk {
@@ -398,6 +409,11 @@ impl std::io::Read for Patient<'_> {
             }
             let shared = self.shared;
             if shared.dead.get().is_some() {
+                return Ok(0);
+            }
+            if lock(&shared.resting).is_some_and(|since| since.elapsed() > IDLE) {
+                let _ = shared.dead.set(cut_off());
+                drop(lock(&shared.link).take());
                 return Ok(0);
             }
             let writing = shared.writing.load(Relaxed);

@@ -1,6 +1,7 @@
 //! A directory on a host, through the agent there.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ use crate::transport::{Capabilities, Endpoint, Found, Listing, Meta};
 
 /// Connections made anew in place of one that was cut, one after another.
 const TRIES: u32 = 3;
+/// Connections side by side, at most.
+const MOST: u64 = 32;
 
 /// What the run is about there.
 #[derive(Debug, Clone)]
@@ -49,6 +52,9 @@ struct Way {
 pub struct SshEndpoint {
     way: Way,
     session: Mutex<Arc<Session>>,
+    /// More connections, for large files; `None` where none could be had.
+    more: Mutex<Vec<Option<Arc<Session>>>>,
+    turn: AtomicUsize,
     known: Known,
     /// Comes before a path on the host, in messages.
     prefix: Vec<u8>,
@@ -122,7 +128,16 @@ impl SshEndpoint {
         if inside {
             root = path.parent().path;
         }
-        Ok(Self { way, session: Mutex::new(session), known, prefix, root, parts: Mutex::default() })
+        Ok(Self {
+            way,
+            session: Mutex::new(session),
+            more: Mutex::default(),
+            turn: AtomicUsize::new(0),
+            known,
+            prefix,
+            root,
+            parts: Mutex::default(),
+        })
     }
 
     /// The connection; a new one where the last was cut.
@@ -146,6 +161,29 @@ impl SshEndpoint {
             wait *= 4;
         }
         Err(super::wire::cut_off())
+    }
+
+    /// A connection for a large file: one after another of as many as `pool_size` says.
+    pub fn session_for_large(&self) -> Result<Arc<Session>> {
+        let most = self.way.config.pool_size.unwrap_or(1).clamp(1, MOST) as usize;
+        let turn = self.turn.fetch_add(1, Relaxed) % most;
+        let first = self.session()?;
+        if turn == 0 {
+            return Ok(first);
+        }
+        let mut more = lock(&self.more);
+        more.resize(most - 1, None);
+        let place = &mut more[turn - 1];
+        if place.as_ref().is_none_or(|session| session.is_dead()) {
+            *place = self.way.go_beside().ok();
+        }
+        let Some(session) = place.clone() else { return Ok(first) };
+        drop(more);
+        if self.known.dest.is_some() {
+            // The directories that were asked for there have been made when this is answered.
+            first.ask(Kind::Ping, body())?.done()?;
+        }
+        Ok(session)
     }
 
     /// Sends a request and waits for the one message that answers it.
@@ -192,7 +230,7 @@ impl Way {
     /// Connects to an agent, wherever there is one, and opens the root.
     fn go(&self) -> Result<(Arc<Session>, Known)> {
         if let Some(session) = self.keep.then(|| kept::take(&self.target, &self.config, &self.stop)).flatten() {
-            match self.open_root(&session) {
+            match self.open_root(&session, false) {
                 Ok(known) => return Ok((session, known)),
                 // It was cut meanwhile.
                 Err(_) if session.is_dead() => {}
@@ -229,17 +267,29 @@ impl Way {
         Ok(there)
     }
 
-    fn go_with(&self, command: &str) -> Result<(Arc<Session>, Known)> {
-        let compress = if self.compress { When::Always } else { When::Yes };
-        let session = Session::new(connect(&self.target, &self.config, Start::Command(command), &self.stop)?, compress, &self.stop);
-        let session = Arc::new(session);
-        self.open_root(&session).map(|known| (session, known))
+    /// One more connection to the same root, beside the one that holds it.
+    fn go_beside(&self) -> Result<Arc<Session>> {
+        let command = deploy::commands(&self.target, &self.config).into_iter().next().unwrap_or_default();
+        let session = self.connect(&command)?;
+        self.open_root(&session, true)?;
+        Ok(session)
     }
 
-    fn open_root(&self, session: &Session) -> Result<Known> {
+    fn connect(&self, command: &str) -> Result<Arc<Session>> {
+        let compress = if self.compress { When::Always } else { When::Yes };
+        let stream = connect(&self.target, &self.config, Start::Command(command), &self.stop)?;
+        Ok(Arc::new(Session::new(stream, compress, &self.stop)))
+    }
+
+    fn go_with(&self, command: &str) -> Result<(Arc<Session>, Known)> {
+        let session = self.connect(command)?;
+        self.open_root(&session, false).map(|known| (session, known))
+    }
+
+    fn open_root(&self, session: &Session, beside: bool) -> Result<Known> {
         let mut request = body();
         // Both sides are on their way to list everything before the first answer has come.
-        let id = session.next_id();
+        let id = if beside { 0 } else { session.next_id() };
         request.u32(id).u64(session.walk().begin(id)).bytes(&self.path);
         let answer = match &self.role {
             Role::Source { follow } => {
@@ -251,7 +301,7 @@ impl Way {
                 session.ask(Kind::OpenSource, request)?.done()?
             }
             Role::Dest { is_dir, one, capabilities, options } => {
-                request.bool(*is_dir).option(one.as_deref());
+                request.bool(beside).bool(*is_dir).option(one.as_deref());
                 put_capabilities(&mut request, capabilities);
                 put_options(&mut request, options);
                 session.ask(Kind::OpenDest, request)?.done()?

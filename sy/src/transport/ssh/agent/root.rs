@@ -78,7 +78,7 @@ impl<'c> Root<'c> {
 
     fn open_dest(get: &mut Get<'_>, control: &'c Control) -> Result<(Self, Put)> {
         let path = get.bytes()?;
-        let (is_dir, one) = (get.bool()?, get.option()?);
+        let (beside, is_dir, one) = (get.bool()?, get.bool()?, get.option()?);
         let (capabilities, mut options) = (get_capabilities(get)?, get_options(get)?);
         get.end()?;
         let needs = Needs {
@@ -97,7 +97,8 @@ impl<'c> Root<'c> {
             // Only a dry run finds nothing and goes on.
             return Err(nothing_there(answer));
         };
-        let lock = if options.dry_run { None } else { lock(&endpoint, as_name.as_deref().or(one))? };
+        // Another connection of the same run holds the lock.
+        let lock = if options.dry_run || beside { None } else { lock(&endpoint, as_name.as_deref().or(one))? };
         describe(&mut answer, &endpoint)?;
         answer.bool(made).option(as_name.as_deref());
         let spared = spared(&endpoint, &options);

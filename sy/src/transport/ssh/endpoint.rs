@@ -488,7 +488,8 @@ fn prefix(path: &SyncPath) -> Vec<u8> {
 
 fn on_host(error: SyncError, prefix: &[u8]) -> SyncError {
     match &error.path {
-        Some(path) if !path.starts_with(prefix) => {
+        // What is wrong with the connection is not about a path there.
+        Some(path) if !path.starts_with(prefix) && error.action != "connect to" => {
             let path = Some([prefix, path].concat());
             SyncError { path, ..error }
         }

@@ -156,7 +156,7 @@ class Lost(Fault):
 
 @dataclasses.dataclass
 class Corrupt(Fault):
-    """One byte of the answer's body is another, or of the request's."""
+    """One byte of the answer's body is another, or of the request's; `at` may count from the request's end."""
 
     at: int = 0
     request: bool = False
@@ -374,7 +374,7 @@ class Proxy:
 
         def up(piece: bytes) -> None:
             if isinstance(fault, Corrupt) and fault.request:
-                piece = spoiled(piece, fault.at - request.sent)
+                piece = spoiled(piece, fault.at % max(request.length, 1) - request.sent)
             up_writer.write(piece)
             request.sent += len(piece)
             if isinstance(fault, Reset) and fault.after_sent is not None and request.sent > fault.after_sent:

@@ -632,11 +632,11 @@ def store(request):
 
 @pytest.fixture
 def proxied():
-    """Puts a proxy in front of a server: `server, proxy = proxied(versitygw)`."""
+    """Puts a proxy in front of a server: `server, proxy = proxied(versitygw)`; with `tls` it speaks HTTPS."""
     proxies: list[Proxy] = []
 
-    def proxied(server) -> tuple:
-        proxies.append(Proxy(server.url, server.kind_of).start())
+    def proxied(server, **options) -> tuple:
+        proxies.append(Proxy(server.url, server.kind_of, **options).start())
         return server.behind(proxies[-1]), proxies[-1]
 
     yield proxied

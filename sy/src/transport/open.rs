@@ -3,6 +3,7 @@
 use super::access::Access;
 use super::cloud::{CloudEndpoint, DownloadLane, RelayLane, Store, UploadLane};
 use super::local::{LocalEndpoint, LocalLane};
+use super::ssh::{PullLane, PushLane, SshEndpoint};
 use super::{Endpoint, Lane};
 use crate::cli::Options;
 use crate::error::{Result, SyncError};
@@ -14,6 +15,7 @@ use crate::sync::{Control, Stop, Tally};
 pub enum Opened {
     Local(LocalEndpoint),
     Cloud(CloudEndpoint),
+    Ssh(Box<SshEndpoint>),
 }
 
 impl Opened {
@@ -21,13 +23,14 @@ impl Opened {
         match self {
             Self::Local(endpoint) => endpoint,
             Self::Cloud(endpoint) => endpoint,
+            Self::Ssh(endpoint) => &**endpoint,
         }
     }
 
     pub fn local(&self) -> Option<&LocalEndpoint> {
         match self {
             Self::Local(endpoint) => Some(endpoint),
-            Self::Cloud(_) => None,
+            Self::Cloud(_) | Self::Ssh(_) => None,
         }
     }
 }
@@ -62,7 +65,7 @@ pub fn store(path: &SyncPath, access: &Access, stop: &Stop) -> Result<Box<dyn St
 fn not_here(path: &SyncPath, scheme: &Scheme) -> SyncError {
     let storage = match scheme {
         Scheme::Local => "local files as a bucket",
-        Scheme::Ssh { .. } => "SSH hosts",
+        Scheme::Ssh { .. } => "hosts as buckets",
         Scheme::S3 { .. } => "S3 buckets (feature s3)",
         Scheme::Gcs { .. } => "Google Cloud Storage buckets (feature gcs)",
         Scheme::Azure { .. } => "Azure containers (feature azure)",
@@ -77,7 +80,7 @@ fn not_here(path: &SyncPath, scheme: &Scheme) -> SyncError {
 pub fn check(path: &SyncPath) -> Result<()> {
     let known = match &path.scheme {
         Scheme::Local => true,
-        Scheme::Ssh { .. } => false,
+        Scheme::Ssh { .. } => true,
         Scheme::S3 { .. } => cfg!(feature = "s3"),
         Scheme::Gcs { .. } => cfg!(feature = "gcs"),
         Scheme::Azure { .. } => cfg!(feature = "azure"),
@@ -100,5 +103,8 @@ pub fn lane<'r>(
         (Opened::Local(source), Opened::Cloud(dest)) => Box::new(UploadLane::new(source, dest, options, control, tally)),
         (Opened::Cloud(source), Opened::Local(dest)) => Box::new(DownloadLane::new(source, dest, options, precision, control, tally)?),
         (Opened::Cloud(source), Opened::Cloud(dest)) => Box::new(RelayLane::new(source, dest, options, control, tally)),
+        (Opened::Local(source), Opened::Ssh(dest)) => Box::new(PushLane::new(source, dest, options, precision, control, tally)),
+        (Opened::Ssh(source), Opened::Local(dest)) => Box::new(PullLane::new(source, dest, options, precision, control, tally)?),
+        (Opened::Ssh(_), _) | (_, Opened::Ssh(_)) => return Err(SyncError::unsupported("an SSH host can't be synced with that yet")),
     })
 }

@@ -1,5 +1,20 @@
-//! SSH hosts: how to reach them. The connection itself comes with its transport.
+//! SSH hosts.
 
+pub mod agent;
 mod config;
+pub mod connect;
+mod difference;
+mod endpoint;
+mod extents;
+mod pull;
+mod push;
+mod session;
+mod walk;
+mod window;
+mod wire;
+mod writer;
 
 pub use config::{HostKeyPolicy, SshConfig};
+pub use endpoint::SshEndpoint;
+pub use pull::PullLane;
+pub use push::PushLane;

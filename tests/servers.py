@@ -26,6 +26,7 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -290,6 +291,10 @@ class S3Bucket:
     def head(self, key: str) -> dict:
         return self._client.head_object(Bucket=self.name, Key=key, ChecksumMode="ENABLED")
 
+    def in_parts(self, key: str) -> bool:
+        """Was it sent in parts?"""
+        return "-" in self.head(key)["ETag"]
+
     def metadata(self, key: str) -> dict[str, str]:
         return {name.lower(): value for name, value in self.head(key)["Metadata"].items()}
 
@@ -315,6 +320,10 @@ class S3Bucket:
         """Keys of uploads in parts that are neither completed nor given up."""
         answer = self._client.list_multipart_uploads(Bucket=self.name)
         return [upload["Key"] for upload in answer.get("Uploads", [])]
+
+    def abort_uploads(self) -> None:
+        for upload in self._client.list_multipart_uploads(Bucket=self.name)["Uploads"]:
+            self._client.abort_multipart_upload(Bucket=self.name, Key=upload["Key"], UploadId=upload["UploadId"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -391,6 +400,8 @@ class AzureContainer:
 class GcsServer:
     name: str
     url: str
+    # Has it uploads in parts? Without, sypy has to do without.
+    parts: bool
     kind_of: Callable = gcs_kind
 
     @property
@@ -452,6 +463,9 @@ class GcsBucket:
     def head(self, key: str) -> dict:
         return json.loads(self.server.ask("GET", self._object(key)))
 
+    def in_parts(self, key: str) -> bool:
+        return "md5Hash" not in self.head(key)
+
     def metadata(self, key: str) -> dict[str, str]:
         return {name.lower(): value for name, value in self.head(key).get("metadata", {}).items()}
 
@@ -473,9 +487,24 @@ class GcsBucket:
     objects = S3Bucket.objects
     tags = S3Bucket.tags
 
+    def _xml(self, method: str, key: str, query: str) -> list[dict[str, str]]:
+        """What the XML API answers: the texts of each element that has any."""
+        answer = self.server.ask(method, f"/{self.name}/{urllib.parse.quote(key)}?{query}")
+        elements = ElementTree.fromstring(answer).iter() if answer else []
+        return [{child.tag.partition("}")[2]: child.text or "" for child in element} for element in elements]
+
+    def begin_upload(self, key: str) -> None:
+        self._xml("POST", key, "uploads")
+
+    def _uploads(self) -> list[dict[str, str]]:
+        return [one for one in self._xml("GET", "", "uploads") if "UploadId" in one] if self.server.parts else []
+
     def uploads(self) -> list[str]:
-        """None: this server takes no uploads in parts, and sypy has to do without."""
-        return []
+        return [one["Key"] for one in self._uploads()]
+
+    def abort_uploads(self) -> None:
+        for one in self._uploads():
+            self._xml("DELETE", one["Key"], f"uploadId={one['UploadId']}")
 
 
 def start_versitygw(place: Path) -> tuple[Started, S3Server]:
@@ -525,7 +554,14 @@ def start_fake_gcs(place: Path) -> tuple[Started, GcsServer]:
         "-external-url", f"http://127.0.0.1:{port}", "-public-host", "127.0.0.1", "-log-level", "warn",
     ]  # fmt: skip
     started = start(command, port, place, "/_internal/healthcheck")
-    return started, GcsServer("fake_gcs", started.url)
+    return started, GcsServer("fake_gcs", started.url, parts=False)
+
+
+def start_gcs(place: Path) -> tuple[Started, GcsServer]:
+    """Our own, in memory: checks sums, generations and parts, no credentials."""
+    port = free_port()
+    started = start([sys.executable, Path(__file__).with_name("gcs_server.py"), str(port)], port, place, "/b/k")
+    return started, GcsServer("gcs", started.url, parts=True)
 
 
 STARTERS = {
@@ -533,6 +569,7 @@ STARTERS = {
     "moto": start_moto,
     "azurite": start_azurite,
     "fake_gcs": start_fake_gcs,
+    "gcs": start_gcs,
 }
 
 
@@ -570,9 +607,20 @@ def fake_gcs(tmp_path_factory):
     yield from server("fake_gcs", tmp_path_factory.mktemp("fake_gcs"))
 
 
+@pytest.fixture(scope="session")
+def gcs(tmp_path_factory):
+    yield from server("gcs", tmp_path_factory.mktemp("gcs"))
+
+
 @pytest.fixture(scope="session", params=["versitygw", "moto"])
 def s3(request):
     """Each server of S3 in turn."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session", params=["versitygw", "gcs"])
+def parted(request):
+    """Each server that takes uploads in parts as its service does: checks sums, conditions and parts, tells what is under way."""
     return request.getfixturevalue(request.param)
 
 
@@ -584,11 +632,11 @@ def store(request):
 
 @pytest.fixture
 def proxied():
-    """Puts a proxy in front of a server: `server, proxy = proxied(versitygw)`."""
+    """Puts a proxy in front of a server: `server, proxy = proxied(versitygw)`; with `tls` it speaks HTTPS."""
     proxies: list[Proxy] = []
 
-    def proxied(server) -> tuple:
-        proxies.append(Proxy(server.url, server.kind_of).start())
+    def proxied(server, **options) -> tuple:
+        proxies.append(Proxy(server.url, server.kind_of, **options).start())
         return server.behind(proxies[-1]), proxies[-1]
 
     yield proxied

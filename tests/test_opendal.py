@@ -133,6 +133,18 @@ def test_without_what_was_remembered_nothing_is_lost(sy, place, src, tmp_path, m
     assert contents(root) == contents(src)
 
 
+@pytest.mark.parametrize("options", [[], ["--max-depth", "2", "-r"], ["-r"]], ids=str)
+def test_listings(sy, place, options):
+    root, url = place
+    build(root, {"a": "1", "d/b b": "22", "d/e/x": "3"})
+    two = ["a", "d/", "d/b b", "d/e/"]
+    expected = {0: ["a", "d/"], 1: [*two, "d/e/x"], 3: two}[len(options)]
+    for place in (url, url[:-1]):
+        code, said = sy("ls", *options, place)
+        assert (code, said.splitlines()) == (0, expected)
+    assert sy("ls", f"{url}d/e/")[1].splitlines() == ["x"]
+
+
 def test_a_link_is_named_and_the_rest_arrives(sy, place, src):
     root, url = place
     build(src, {"a": "1"})

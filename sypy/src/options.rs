@@ -12,7 +12,11 @@ use crate::value::{self, Reduced};
 
 const ON_ERROR: &str = "on_error";
 /// Configs: which class each takes, or any of them.
-const CONFIGS: [&str; 6] = ["s3", "gcs", "azure", "ssh", "source_options", "dest_options"];
+const CONFIGS: [&str; 6] = ["s3", "gcs", "azure", "ssh", SOURCE, DEST];
+const SOURCE: &str = "source_options";
+const DEST: &str = "dest_options";
+/// Those that are for locations of one kind, on both sides.
+pub const KINDS: [&str; 4] = ["s3", "gcs", "azure", "ssh"];
 const CLASSES: [&str; 4] = ["S3Config", "GcsConfig", "AzureConfig", "SshConfig"];
 
 /// What a run should do and how.
@@ -82,8 +86,8 @@ impl PySyncOptions {
         if name == ON_ERROR {
             return Ok(PyString::new(py, if self.collect { "collect" } else { "raise" }).into_any());
         }
-        if let Some(which) = CONFIGS.iter().position(|known| *known == name) {
-            return Ok(self.configs[which].as_ref().map_or_else(|| py.None(), |config| config.clone_ref(py)).into_bound(py));
+        if CONFIGS.contains(&name) {
+            return Ok(self.config(name).map_or_else(|| py.None(), |config| config.clone_ref(py)).into_bound(py));
         }
         value::to_py(py, self.engine.get(name).unwrap_or(sy::cli::Value::None))
     }
@@ -104,26 +108,33 @@ impl PySyncOptions {
         Self { engine: self.engine.clone(), collect: self.collect, configs }
     }
 
+    fn config(&self, name: &str) -> Option<&Py<PyAny>> {
+        CONFIGS.iter().zip(&self.configs).find(|(known, _)| **known == name)?.1.as_ref()
+    }
+
     /// The configs of both sides; one for a side counts more than one for both.
     pub fn sides(&self, py: Python<'_>, functions: &mut Functions) -> (Side, Side) {
-        let (mut source, mut dest) = (Side::default(), Side::default());
-        for (which, config) in self.configs.iter().enumerate() {
-            let Some(config) = config else { continue };
-            if which != 5 {
-                source.set(config.bind(py), functions);
-            }
-            if which != 4 {
-                dest.set(config.bind(py), functions);
+        (self.side(py, functions, Some(SOURCE)), self.side(py, functions, Some(DEST)))
+    }
+
+    /// Those for both sides, then `own`.
+    pub fn side(&self, py: Python<'_>, functions: &mut Functions, own: Option<&str>) -> Side {
+        let mut side = Side::default();
+        for (name, config) in CONFIGS.iter().zip(&self.configs) {
+            if let Some(config) = config
+                && (KINDS.contains(name) || own == Some(name))
+            {
+                side.set(config.bind(py), functions);
             }
         }
-        (source, dest)
+        side
     }
 
     /// A config for one side must be for the kind of storage that is there.
     pub fn check_sides(&self, py: Python<'_>, source: &sy::SyncPath, dest: &sy::SyncPath) -> PyResult<()> {
         use sy::path::Scheme;
-        for (which, path) in [(4, source), (5, dest)] {
-            let Some(config) = &self.configs[which] else { continue };
+        for (name, path) in [(SOURCE, source), (DEST, dest)] {
+            let Some(config) = self.config(name) else { continue };
             let wanted = match path.scheme {
                 Scheme::S3 { .. } => "S3Config",
                 Scheme::Gcs { .. } => "GcsConfig",
@@ -133,7 +144,7 @@ impl PySyncOptions {
             };
             let given = config.bind(py).get_type().name()?;
             if given != wanted {
-                let message = format!("{} is for another kind of storage: {path} takes {wanted}, not {given}", CONFIGS[which]);
+                let message = format!("{name} is for another kind of storage: {path} takes {wanted}, not {given}");
                 return Err(error::raise(py, &SyncError::config(message)));
             }
         }

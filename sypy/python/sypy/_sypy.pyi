@@ -78,7 +78,14 @@ class _OpenFile(Protocol):
 _Location: TypeAlias = _Path | SyncPath | _UniversalPath | _CloudPath | _OpenFile
 
 @type_check_only
-class _Options(TypedDict, total=False):
+class _Configs(TypedDict, total=False):
+    s3: S3Config | None
+    gcs: GcsConfig | None
+    azure: AzureConfig | None
+    ssh: SshConfig | None
+
+@type_check_only
+class _Options(_Configs, total=False):
     dry_run: bool
     delete: bool
     delete_threshold: int
@@ -127,10 +134,6 @@ class _Options(TypedDict, total=False):
     timeout: _Span | None
     daemon_auto: bool
     on_error: Literal["raise", "collect"]
-    s3: S3Config | None
-    gcs: GcsConfig | None
-    azure: AzureConfig | None
-    ssh: SshConfig | None
     source_options: _AnyConfig | None
     dest_options: _AnyConfig | None
 
@@ -155,11 +158,7 @@ def ls(
     max_depth: int | None = None,
     files_only: bool = False,
     dirs_only: bool = False,
-    *,
-    s3: S3Config | None = None,
-    gcs: GcsConfig | None = None,
-    azure: AzureConfig | None = None,
-    ssh: SshConfig | None = None,
+    **configs: Unpack[_Configs],
 ) -> list[ListEntry]: ...
 def ls_iter(
     path: _Location,
@@ -167,11 +166,7 @@ def ls_iter(
     max_depth: int | None = None,
     files_only: bool = False,
     dirs_only: bool = False,
-    *,
-    s3: S3Config | None = None,
-    gcs: GcsConfig | None = None,
-    azure: AzureConfig | None = None,
-    ssh: SshConfig | None = None,
+    **configs: Unpack[_Configs],
 ) -> ListIterator: ...
 def parse_path(path: _Location) -> SyncPath: ...
 def main(argv: Sequence[str | bytes]) -> int: ...

@@ -26,6 +26,7 @@ mod s3;
 mod spool;
 pub(super) mod store;
 pub(super) mod sums;
+mod tls;
 mod upload;
 mod uri;
 pub mod walk;

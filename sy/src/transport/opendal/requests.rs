@@ -106,7 +106,9 @@ impl Store for OpenDal {
         page.objects.extend(found.into_iter().filter(|object| object.key != dir.as_bytes() || !self.service.directories));
         page.objects.retain(|object| object.key.starts_with(query.prefix));
         if query.shallow {
-            let (dirs, objects): (Vec<Object>, Vec<Object>) = page.objects.into_iter().partition(|object| object.key.ends_with(b"/"));
+            // The directory that was asked for stands for itself, as its marker does in a bucket.
+            let (dirs, objects): (Vec<Object>, Vec<Object>) =
+                page.objects.into_iter().partition(|object| object.key.ends_with(b"/") && object.key != query.prefix);
             page.objects = objects;
             page.prefixes = dirs.into_iter().map(|object| object.key).collect();
         }

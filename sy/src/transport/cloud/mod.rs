@@ -9,10 +9,12 @@ mod auth;
 #[cfg(feature = "azure")]
 mod azure;
 mod client;
+mod composite;
 mod config;
 mod deletes;
 mod download;
 mod endpoint;
+mod fetch;
 mod gate;
 #[cfg(feature = "gcs")]
 mod gcs;

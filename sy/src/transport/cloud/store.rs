@@ -7,6 +7,7 @@ use std::io::Read;
 use std::ops::Range;
 
 use super::attributes::Attributes;
+use super::composite::Composite;
 use super::http::Body;
 use super::sums::{Kinds, Sums};
 use crate::error::Result;
@@ -88,6 +89,8 @@ pub struct Head {
     pub attributes: Attributes,
     /// Sums of the whole content.
     pub sums: Sums,
+    /// Where it was made from parts, and no sum of the whole is known.
+    pub composite: Option<Composite>,
 }
 
 /// An object's content, or a range of it.
@@ -170,6 +173,11 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// `None` if there is no such object.
     fn head(&self, key: &[u8]) -> Result<Option<Head>>;
+
+    /// The size of one of the parts that an object was made from, from 1; `None` if the store does not tell.
+    fn part_length(&self, _key: &[u8], _number: u32) -> Result<Option<u64>> {
+        Ok(None)
+    }
 
     /// The content, or a range of it. `tag`: only if that is still what is there; `SourceChanged` otherwise.
     fn get(&self, key: &[u8], range: Option<Range<u64>>, tag: Option<&str>) -> Result<Content>;

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::composite::{Check, Whose};
 use super::endpoint::CloudEndpoint;
-use super::sums::Kinds;
 use super::writer::{CloudWriter, Content, pace};
 use crate::cli::Options;
 use crate::error::{ErrorKind, Result, SyncError};
@@ -56,15 +56,20 @@ impl<'r> UploadLane<'r> {
             return Ok(false);
         }
         let Some(head) = self.to.at.head(&self.to.key(dir, op))? else { return Ok(false) };
-        let kinds = head.sums.best();
-        if kinds == Kinds::NONE || head.size != op.source.size {
+        if head.size != op.source.size {
+            return Ok(false);
+        }
+        let key = self.to.at.key_of(&self.to.key(dir, op));
+        let mut check = Check::of(self.to.store, &key, &head)?;
+        if check == Check::Nothing {
             return Ok(false);
         }
         let fd = self.from.open(dir, op)?;
         let content = FileContent { fd, meta: op.source, path: self.from.path(dir, op), tally: self.to.tally };
-        let sums = self.to.sum(&content, 0..op.source.size, kinds)?;
+        let sum = |range, kinds| self.to.sum(&content, range, kinds);
+        let same = check.judge(&Whose { store: self.to.store, key: &key, head: &head }, None, &sum)?;
         content.still()?;
-        Ok(sums.agree(&head.sums) == Some(true))
+        Ok(same == Some(true))
     }
 
     fn differs(&self, op: &Op) -> bool {

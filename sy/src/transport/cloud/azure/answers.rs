@@ -127,6 +127,7 @@ pub fn head(headers: &HeaderMap) -> Result<Head> {
         tag: bare(text(headers, "etag").unwrap_or_default()),
         attributes,
         sums: sums(headers),
+        composite: None,
     })
 }
 

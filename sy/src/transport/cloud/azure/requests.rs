@@ -249,7 +249,7 @@ impl Store for Azure {
     }
 
     fn delete(&self, keys: &[&[u8]]) -> Vec<Result<()>> {
-        let delete = |key: &[u8]| {
+        let delete = |key: &&[u8]| {
             let request = self.request(Method::DELETE, key, "")?.header("x-ms-delete-snapshots", "include");
             match self.send(&request) {
                 Err(error) if error.kind == ErrorKind::NotFound && error.hint.is_none() => Ok(()),

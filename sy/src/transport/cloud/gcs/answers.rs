@@ -127,6 +127,7 @@ pub fn head(resource: &Value) -> Result<Head> {
             md5: text("md5Hash").and_then(from_base64),
             ..Sums::default()
         },
+        composite: None,
     })
 }
 
@@ -186,6 +187,7 @@ pub fn head_of(headers: &HeaderMap) -> Result<Head> {
         tag: text(headers, "x-goog-generation").unwrap_or_default().to_owned(),
         attributes,
         sums: sums(headers),
+        composite: None,
     })
 }
 

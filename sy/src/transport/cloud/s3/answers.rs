@@ -6,11 +6,13 @@ use http::HeaderMap;
 use http::request::Parts;
 
 use super::super::attributes::{Attributes, parse_http_date, parse_rfc3339};
+use super::super::composite::Composite;
 use super::super::http::{Dialect, Failed, Verdict};
 use super::super::store::{Head, Object, Page, Part};
-use super::super::sums::{Sums, from_base64};
+use super::super::sums::{Kinds, Sums, from_base64};
 use super::super::xml::{self, Met};
 use super::super::{bare, uri};
+use super::settings::Settings;
 use super::{S3, sign};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::transport::Time;
@@ -96,7 +98,7 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 }
 
 /// What the headers of an answer tell about an object.
-pub fn head(headers: &HeaderMap, amazon: bool) -> Result<Head> {
+pub fn head(headers: &HeaderMap, settings: &Settings) -> Result<Head> {
     let number = |name: &str| text(headers, name).and_then(|value| value.parse().ok());
     let whole = text(headers, "content-range").and_then(|range| range.rsplit_once('/')).and_then(|(_, size)| size.parse().ok());
     let mut attributes = Attributes { content_type: text(headers, "content-type").map(str::to_owned), ..Attributes::default() };
@@ -112,7 +114,8 @@ pub fn head(headers: &HeaderMap, amazon: bool) -> Result<Head> {
     Ok(Head {
         size,
         modified: text(headers, "last-modified").and_then(parse_http_date).unwrap_or_default(),
-        sums: sums(headers, &tag, amazon),
+        sums: sums(headers, &tag, settings.amazon),
+        composite: composite(headers, &tag, settings),
         tag,
         attributes,
     })
@@ -122,16 +125,49 @@ pub fn head(headers: &HeaderMap, amazon: bool) -> Result<Head> {
 fn sums(headers: &HeaderMap, tag: &str, amazon: bool) -> Sums {
     let composite = text(headers, "x-amz-checksum-type") == Some("COMPOSITE");
     let sum = |name: &str| text(headers, name).filter(|value| !composite && !value.contains('-'));
-    // An ETag is the MD5 of the content, unless it was encrypted with a key of somebody's.
-    let encrypted = text(headers, "x-amz-server-side-encryption");
-    let plain =
-        !headers.contains_key("x-amz-server-side-encryption-customer-algorithm") && encrypted.is_none_or(|how| amazon && how == "AES256");
     Sums {
         crc64: sum("x-amz-checksum-crc64nvme").and_then(from_base64).map(u64::from_be_bytes),
         crc32c: sum("x-amz-checksum-crc32c").and_then(from_base64).map(u32::from_be_bytes),
         crc32: sum("x-amz-checksum-crc32").and_then(from_base64).map(u32::from_be_bytes),
-        md5: if plain { md5_of(tag) } else { None },
+        sha1: sum("x-amz-checksum-sha1").and_then(from_base64),
+        sha256: sum("x-amz-checksum-sha256").and_then(from_base64),
+        md5: if is_plain(headers, amazon) { md5_of(tag) } else { None },
     }
+}
+
+/// An ETag is the MD5 of the content, unless it was encrypted with a key of somebody's.
+fn is_plain(headers: &HeaderMap, amazon: bool) -> bool {
+    let encrypted = text(headers, "x-amz-server-side-encryption");
+    !headers.contains_key("x-amz-server-side-encryption-customer-algorithm") && encrypted.is_none_or(|how| amazon && how == "AES256")
+}
+
+/// The sum of the sums of an object's parts, with their number behind it: `x-amz-checksum-…: SUM-N`, else the ETag.
+fn composite(headers: &HeaderMap, tag: &str, settings: &Settings) -> Option<Composite> {
+    let (of_tag, parts) = tag.rsplit_once('-')?;
+    let parts: u32 = parts.parse().ok()?;
+    let told = text(headers, "x-amz-checksum-type") == Some("COMPOSITE");
+    // Some say the number only once.
+    let sum = |name: &str| {
+        let value = text(headers, name)?;
+        match value.rsplit_once('-') {
+            Some((sum, number)) if number.parse() == Ok(parts) => Some(sum),
+            Some(_) => None,
+            None => told.then_some(value),
+        }
+    };
+    let mut sums = Sums {
+        crc32c: sum("x-amz-checksum-crc32c").and_then(from_base64).map(u32::from_be_bytes),
+        crc32: sum("x-amz-checksum-crc32").and_then(from_base64).map(u32::from_be_bytes),
+        sha1: sum("x-amz-checksum-sha1").and_then(from_base64),
+        sha256: sum("x-amz-checksum-sha256").and_then(from_base64),
+        ..Sums::default()
+    };
+    // Some services give what came at once a number of that form that is no sum.
+    let by_tag = settings.amazon || parts > 1 && settings.tags_are_sums;
+    if sums.kinds() == Kinds::NONE && by_tag && is_plain(headers, settings.amazon) {
+        sums.md5 = md5_of(of_tag);
+    }
+    (sums.kinds() != Kinds::NONE && parts > 0).then_some(Composite { sum: sums, parts })
 }
 
 /// The MD5 that an ETag is, where it is one.

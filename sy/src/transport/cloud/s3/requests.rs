@@ -222,9 +222,18 @@ impl Store for S3 {
     fn head(&self, key: &[u8]) -> Result<Option<Head>> {
         let request = self.request(Method::HEAD, key, "")?.header("x-amz-checksum-mode", "ENABLED");
         match self.send(&request) {
-            Ok(answer) => answers::head(&answer.headers, self.settings.amazon).map(Some),
+            Ok(answer) => answers::head(&answer.headers, &self.settings).map(Some),
             Err(error) if error.kind == ErrorKind::NotFound && error.hint.is_none() => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    fn part_length(&self, key: &[u8], number: u32) -> Result<Option<u64>> {
+        match self.send(&self.request(Method::HEAD, key, &format!("partNumber={number}"))?) {
+            // Whoever does not know what is asked for tells of the whole.
+            Ok(answer) if answer.status == 206 || answer.header("x-amz-mp-parts-count").is_some() => Ok(answer.number("content-length")),
+            Err(error) if error.retryable || error.kind == ErrorKind::Cancelled => Err(error),
+            _ => Ok(None),
         }
     }
 
@@ -239,7 +248,7 @@ impl Store for S3 {
             _ => error,
         })?;
         answer.holds(range.as_ref())?;
-        Ok(Content { head: answers::head(&answer.headers, self.settings.amazon)?, body: Box::new(answer.body.into_reader()) })
+        Ok(Content { head: answers::head(&answer.headers, &self.settings)?, body: Box::new(answer.body.into_reader()) })
     }
 
     fn put(&self, key: &[u8], body: Body<'_>, attributes: &Attributes, sums: &Sums, when: If<'_>) -> Result<String> {

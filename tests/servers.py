@@ -382,6 +382,9 @@ class AzureContainer:
     def get(self, key: str) -> bytes:
         return self._client.download_blob(key).readall()
 
+    def delete(self, key: str) -> None:
+        self._client.delete_blob(key)
+
     def metadata(self, key: str) -> dict[str, str]:
         return {
             name.lower(): value

@@ -72,8 +72,8 @@ def test_an_upload_whose_connection_breaks_is_sent_again(versitygw, bucket, prox
 @pytest.mark.parametrize("kind", ["PUT", "BEGIN", "PART", "COMPLETE", "DELETES", "COPY"])
 def test_a_write_whose_answer_is_lost_is_not_taken_for_somebody_elses(versitygw, bucket, proxied, sync_at, src, kind):
     build(src, {"big": b"x" * (33 * MIB), "small": "1", "n": "2"})
-    bucket.put("gone 1", "1")
-    bucket.put("gone 2", "1")
+    for n in range(4):
+        bucket.put(f"gone {n}", "1")
     server, proxy = proxied(versitygw)
     rule = proxy.fault(Lost(), kind=kind, times=1)
     sync_at(server, f"{src}/", bucket.url(), delete=True, force_delete=True).done()

@@ -548,7 +548,7 @@ impl<'w, 'r> Planner<'w, 'r> {
         let Some(listing) = &frame.dest else { return };
         // What the source has under that name could not be read: it may be the same.
         let unknown = frame.source.as_ref().is_some_and(|source| source.unknown.iter().any(|(name, _)| **name == *listing.name(j)));
-        let meta = listing.item(j).meta;
+        let (meta, tag) = (listing.item(j).meta, listing.item(j).target.clone().filter(|_| listing.item(j).meta.tagged));
         if self.spared.iter().any(|spared| key == *spared || key.strip_prefix(spared.as_slice()).is_some_and(|rest| rest.starts_with(b"/")))
         {
             return self.hold();
@@ -564,7 +564,7 @@ impl<'w, 'r> Planner<'w, 'r> {
         if !self.cx.options.delete || unknown || self.has_other_kind(frame, listing.name(j), &key, meta.kind) {
             return self.hold();
         }
-        let doomed = Doomed { key, kind: meta.kind, size: meta.size, ino: meta.ino, mtime: meta.mtime };
+        let doomed = Doomed { key, kind: meta.kind, size: meta.size, ino: meta.ino, mtime: meta.mtime, tag };
         if meta.kind != Kind::Dir {
             return self.doom(doomed);
         }

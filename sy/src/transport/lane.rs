@@ -76,6 +76,8 @@ pub struct Doomed {
     pub size: u64,
     pub ino: u64,
     pub mtime: Time,
+    /// Tag of an object, as it was listed.
+    pub tag: Option<Box<[u8]>>,
 }
 
 /// Keeps both directories of a pair open while it lives.

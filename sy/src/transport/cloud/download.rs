@@ -9,7 +9,7 @@ use super::composite::{Check, Whose};
 use super::endpoint::{CloudEndpoint, meta_of_head, tag_of};
 use super::fetch::{read_error_of, wrong};
 use super::ranges::RANGES_AT_ONCE;
-use super::store::{Head, Store};
+use super::store::{Head, Removal, Store};
 use super::writer::{look, pace};
 use crate::cli::{Links, Options};
 use crate::error::{ErrorKind, Result, SyncError};
@@ -278,7 +278,12 @@ pub fn remove_source(from: &CloudEndpoint, key: &[u8], op: &Op) -> Result<()> {
     match from.head(key)? {
         Some(head) if meta_of_head(&head).same_state(&op.source) => {
             let whole = from.key_of(key);
-            from.store().delete(&[&whole]).into_iter().collect::<Result<()>>().map_err(fail)
+            let tag = Some(head.tag.as_str()).filter(|tag| !tag.is_empty());
+            let removed = from.store().delete(&[Removal { key: &whole, tag }]).into_iter().collect::<Result<()>>();
+            removed.map_err(|error| match error.kind {
+                ErrorKind::Conflict => fail(SyncError::new(ErrorKind::SourceChanged, "it changed since it was copied")),
+                _ => fail(error),
+            })
         }
         Some(_) => Err(fail(SyncError::new(ErrorKind::SourceChanged, "it changed since it was copied"))),
         None => Ok(()),

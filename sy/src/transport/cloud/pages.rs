@@ -181,7 +181,7 @@ mod tests {
 
     use super::super::attributes::Attributes;
     use super::super::http::Body;
-    use super::super::store::{Content, Features, Head, If, Object, Origin, Part};
+    use super::super::store::{Content, Features, Head, If, Object, Origin, Part, Removal};
     use super::super::sums::{Kinds, Sums};
     use super::*;
 
@@ -227,6 +227,7 @@ mod tests {
                 copies_attributes: 0,
                 sets_attributes: false,
                 deletes_at_once: 1,
+                conditional_deletes: false,
                 directories: false,
                 ordered: true,
                 begins_anywhere: true,
@@ -287,7 +288,7 @@ mod tests {
         fn copy(&self, _: &Origin<'_>, _: &[u8], _: Option<&Attributes>, _: If<'_>) -> Result<String> {
             no()
         }
-        fn delete(&self, _: &[&[u8]]) -> Vec<Result<()>> {
+        fn delete(&self, _: &[Removal<'_>]) -> Vec<Result<()>> {
             Vec::new()
         }
         fn begin(&self, _: &[u8], _: &Attributes) -> Result<String> {

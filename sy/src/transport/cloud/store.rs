@@ -35,6 +35,8 @@ pub struct Features {
     pub sets_attributes: bool,
     /// Keys to a `delete`.
     pub deletes_at_once: usize,
+    /// A deletion that is bound to a tag is certain to leave what has another one.
+    pub conditional_deletes: bool,
     /// Objects stand in real directories, which stay when they are empty.
     pub directories: bool,
     /// Listings come in the byte order of the keys.
@@ -116,6 +118,13 @@ pub enum If<'t> {
     Tag(&'t str),
 }
 
+/// An object that is to go, if it has that tag.
+#[derive(Debug, Clone, Copy)]
+pub struct Removal<'k> {
+    pub key: &'k [u8],
+    pub tag: Option<&'k str>,
+}
+
 /// A part of an upload that the store has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
@@ -188,8 +197,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Copies within the provider; `attributes` replace those of the origin. Returns the tag.
     fn copy(&self, from: &Origin<'_>, key: &[u8], attributes: Option<&Attributes>, when: If<'_>) -> Result<String>;
 
-    /// Removes objects, at most `deletes_at_once`; one result for each. What is not there counts as removed.
-    fn delete(&self, keys: &[&[u8]]) -> Vec<Result<()>>;
+    /// Removes objects, at most `deletes_at_once`; one result for each. What is not there counts as removed; what has another
+    /// tag is a `Conflict`, where the service knows conditions.
+    fn delete(&self, removals: &[Removal<'_>]) -> Vec<Result<()>>;
 
     /// Begins an upload in parts and names it.
     fn begin(&self, key: &[u8], attributes: &Attributes) -> Result<String>;

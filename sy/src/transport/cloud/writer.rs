@@ -10,8 +10,9 @@ use std::sync::{Mutex, PoisonError};
 use super::attributes::Attributes;
 use super::endpoint::{CloudEndpoint, meta_of_head, tag_of};
 use super::http::{Body, Stream};
+use super::removal::is_changed;
 use super::spool::{hash, meta_of};
-use super::store::{Features, If, Object, Origin, Part, Store};
+use super::store::{Features, If, Object, Origin, Part, Removal, Store};
 use super::sums::{self, Kinds, Summer, Sums};
 use crate::cli::Options;
 use crate::error::{ErrorKind, Result, SyncError};
@@ -413,7 +414,8 @@ impl<'r> CloudWriter<'r> {
             return Ok(());
         }
         let marker = [&self.at.key_of(key), &b"/"[..]].concat();
-        self.store.delete(&[&marker]).into_iter().collect::<Result<()>>().map_err(|error| self.at.at(error, "replace", key))
+        let removal = Removal { key: &marker, tag: None };
+        self.store.delete(&[removal]).into_iter().collect::<Result<()>>().map_err(|error| self.at.at(error, "replace", key))
     }
 
     /// `backup_dir`: copies what will be replaced or removed below it.
@@ -443,8 +445,15 @@ impl<'r> CloudWriter<'r> {
         let key = parent.key_of(name);
         self.keep_aside(&key, old, None)?;
         parent.touch();
+        let Some(head) = self.at.head(&key)? else { return Ok(()) };
         let whole = self.at.key_of(&key);
-        self.store.delete(&[&whole]).into_iter().collect::<Result<()>>().map_err(|error| self.at.at(error, "replace", &key))
+        let removal = Removal { key: &whole, tag: Some(head.tag.as_str()).filter(|tag| !tag.is_empty()) };
+        let removed = if hash(&head.tag) == old.ino || old.kind == Kind::Dir {
+            self.store.delete(&[removal]).into_iter().collect()
+        } else {
+            Err(is_changed())
+        };
+        removed.map_err(|error: SyncError| self.at.at(error, "replace", &key))
     }
 
     /// A directory in which nothing is gets an object of its own, so that it is there too.

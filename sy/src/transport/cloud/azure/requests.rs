@@ -9,7 +9,7 @@ use http::Method;
 
 use super::super::attributes::{Attributes, TimeStyle};
 use super::super::http::{Answer, Body, Request};
-use super::super::store::{Content, Features, Head, If, Origin, Page, Part, Query, Store};
+use super::super::store::{Content, Features, Head, If, Origin, Page, Part, Query, Removal, Store};
 use super::super::sums::{Kinds, Summer, Sums, base64};
 use super::super::{bare, deletes, quoted, uri};
 use super::{Azure, answers};
@@ -147,6 +147,7 @@ impl Store for Azure {
             copies_attributes: u64::MAX,
             sets_attributes: true,
             deletes_at_once: deletes::TOGETHER,
+            conditional_deletes: true,
             directories: false,
             ordered: true,
             begins_anywhere: false,
@@ -248,15 +249,18 @@ impl Store for Azure {
         self.copied(key, answer)
     }
 
-    fn delete(&self, keys: &[&[u8]]) -> Vec<Result<()>> {
-        let delete = |key: &&[u8]| {
-            let request = self.request(Method::DELETE, key, "")?.header("x-ms-delete-snapshots", "include");
+    fn delete(&self, removals: &[Removal<'_>]) -> Vec<Result<()>> {
+        let delete = |one: &Removal<'_>| {
+            let request = self
+                .request(Method::DELETE, one.key, "")?
+                .header("x-ms-delete-snapshots", "include")
+                .maybe("if-match", one.tag.map(quoted));
             match self.send(&request) {
                 Err(error) if error.kind == ErrorKind::NotFound && error.hint.is_none() => Ok(()),
                 other => other.map(drop),
             }
         };
-        deletes::side_by_side(keys, self.http.connections, delete)
+        deletes::side_by_side(removals, self.http.connections, delete)
     }
 
     /// Nothing is sent: an upload is no more than a name that its parts have in common.

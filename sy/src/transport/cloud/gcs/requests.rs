@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::super::attributes::{Attributes, TimeStyle};
 use super::super::http::{Answer, Body, Request};
-use super::super::store::{Content, Features, Head, If, Origin, Page, Part, Query, Store};
+use super::super::store::{Content, Features, Head, If, Origin, Page, Part, Query, Removal, Store};
 use super::super::sums::{Kinds, Sums, base64};
 use super::super::{bare, deletes, uri, xml};
 use super::frame::Frame;
@@ -52,6 +52,8 @@ impl Store for Gcs {
             copies_attributes: u64::MAX,
             sets_attributes: true,
             deletes_at_once: deletes::TOGETHER,
+            // What stands in for the service may not know them.
+            conditional_deletes: self.settings.google,
             directories: false,
             ordered: true,
             begins_anywhere: true,
@@ -184,8 +186,8 @@ impl Store for Gcs {
         }
     }
 
-    fn delete(&self, keys: &[&[u8]]) -> Vec<Result<()>> {
-        deletes::side_by_side(keys, self.http.connections, |key| self.delete_one(key))
+    fn delete(&self, removals: &[Removal<'_>]) -> Vec<Result<()>> {
+        deletes::side_by_side(removals, self.http.connections, |one| self.delete_one(one))
     }
 
     fn begin(&self, key: &[u8], attributes: &Attributes) -> Result<String> {

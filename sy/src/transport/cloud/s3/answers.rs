@@ -87,7 +87,7 @@ impl Dialect for S3 {
                 Verdict::Never(told(ErrorKind::NotFound, "there is no such bucket").hint("check its name and the endpoint"))
             }
             (404, _) => Verdict::Never(told(ErrorKind::NotFound, "there is no such object")),
-            (501, _) | (_, "NotImplemented") => Verdict::Never(told(ErrorKind::Unsupported, "the service can't do that")),
+            (501, _) | (_, "NotImplemented" | "MalformedXML") => Verdict::Never(told(ErrorKind::Unsupported, "the service can't do that")),
             _ => Verdict::Never(told(ErrorKind::Io, "the service refused")),
         }
     }

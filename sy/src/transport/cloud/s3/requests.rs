@@ -7,9 +7,9 @@ use http::Method;
 
 use super::super::attributes::{Attributes, TimeStyle};
 use super::super::http::{Answer, Body, Dialect, Request, Verdict};
-use super::super::store::{Content, Features, Head, If, Origin, Page, Part, Query, Store};
-use super::super::sums::{self, Kinds, Sums, base64};
-use super::super::xml::{self, Met};
+use super::super::store::{Content, Features, Head, If, Origin, Page, Part, Query, Removal, Store};
+use super::super::sums::{Kinds, Sums, base64};
+use super::super::xml;
 use super::super::{bare, quoted, uri};
 use super::{S3, answers};
 use crate::error::{ErrorKind, Result, SyncError};
@@ -25,7 +25,7 @@ impl S3 {
         format!("{}/{}{mark}{query}", self.settings.base, uri::encode_key(key))
     }
 
-    fn request<'b>(&self, method: Method, key: &[u8], query: &str) -> Result<Request<'b>> {
+    pub(super) fn request<'b>(&self, method: Method, key: &[u8], query: &str) -> Result<Request<'b>> {
         if std::str::from_utf8(key).is_err() {
             return Err(SyncError::unsupported("a key in S3 must be UTF-8"));
         }
@@ -35,7 +35,7 @@ impl S3 {
         Ok(Request::new(method, self.url(key, query)))
     }
 
-    fn send(&self, request: &Request<'_>) -> Result<Answer> {
+    pub(super) fn send(&self, request: &Request<'_>) -> Result<Answer> {
         self.http.send(self, request)
     }
 
@@ -44,14 +44,14 @@ impl S3 {
     }
 
     /// For requests whose failure may come in an answer that begins like a success.
-    fn careful(&self, request: &Request<'_>) -> Result<Vec<u8>> {
+    pub(super) fn careful(&self, request: &Request<'_>) -> Result<Vec<u8>> {
         answers::error_inside(self.text(request)?).map_err(|failed| match self.judge(&failed) {
             Verdict::Later(error) | Verdict::Now(error) => error.retryable(),
             Verdict::Never(error) => error,
         })
     }
 
-    fn with_sums<'b>(&self, request: Request<'b>, sums: &Sums) -> Request<'b> {
+    pub(super) fn with_sums<'b>(&self, request: Request<'b>, sums: &Sums) -> Request<'b> {
         request
             .maybe("x-amz-checksum-crc64nvme", sums.crc64.map(|sum| base64(&sum.to_be_bytes())))
             .maybe("content-md5", sums.md5.map(|sum| base64(&sum)))
@@ -159,6 +159,8 @@ impl Store for S3 {
             copies_attributes: MOST_COPIED,
             sets_attributes: true,
             deletes_at_once: 1000,
+            // Others may take no notice of a condition.
+            conditional_deletes: self.settings.amazon,
             directories: false,
             ordered: true,
             begins_anywhere: true,
@@ -281,41 +283,8 @@ impl Store for S3 {
         Ok(bare(&xml::find(&body, "ETag").unwrap_or_default()))
     }
 
-    fn delete(&self, keys: &[&[u8]]) -> Vec<Result<()>> {
-        // What XML can't write goes by itself.
-        let written: Vec<Option<String>> = keys.iter().map(|key| xml::escape(key)).collect();
-        let mut results: Vec<Option<Result<()>>> = keys.iter().map(|_| None).collect();
-        let together: Vec<usize> = (0..keys.len()).filter(|&n| written[n].is_some()).collect();
-        if together.len() > 1 {
-            let objects: String =
-                together.iter().flat_map(|&n| &written[n]).map(|key| format!("<Object><Key>{key}</Key></Object>")).collect();
-            let body = format!("<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{objects}</Delete>");
-            match self.delete_together(body.as_bytes()) {
-                Ok(answers) => {
-                    let by_key: std::collections::HashMap<Vec<u8>, Result<()>> = answers.into_iter().collect();
-                    for &n in &together {
-                        let silent = || Err(SyncError::new(ErrorKind::Io, "the service did not say whether it was removed"));
-                        results[n] = Some(by_key.get(keys[n]).cloned().unwrap_or_else(silent));
-                    }
-                }
-                // Some services have no such request.
-                Err(error) if matches!(error.kind, ErrorKind::Unsupported) => {}
-                Err(error) => {
-                    for &n in &together {
-                        results[n] = Some(Err(error.clone()));
-                    }
-                }
-            }
-        }
-        results
-            .into_iter()
-            .enumerate()
-            .map(|(n, result)| result.unwrap_or_else(|| self.send(&self.request(Method::DELETE, keys[n], "")?).map(drop)))
-            .map(|result| match result {
-                Err(error) if error.kind == ErrorKind::NotFound && error.hint.is_none() => Ok(()),
-                other => other,
-            })
-            .collect()
+    fn delete(&self, removals: &[Removal<'_>]) -> Vec<Result<()>> {
+        self.remove(removals)
     }
 
     fn begin(&self, key: &[u8], attributes: &Attributes) -> Result<String> {
@@ -402,34 +371,5 @@ impl Store for S3 {
 
     fn requests(&self) -> u64 {
         self.http.requests.load(Relaxed)
-    }
-}
-
-impl S3 {
-    fn delete_together(&self, body: &[u8]) -> Result<Vec<(Vec<u8>, Result<()>)>> {
-        let sums = sums::of(body, Kinds::MD5);
-        let request = self.with_sums(self.request(Method::POST, b"", "delete")?.body(Body::Bytes(body)), &sums);
-        let answer = self.careful(&request)?;
-        let mut all = Vec::new();
-        let (mut key, mut code, mut why) = (Vec::new(), String::new(), String::new());
-        xml::walk(&answer, |met| match met {
-            Met::Text { parent: "Deleted" | "Error", name: "Key", text } => key = text.as_bytes().to_vec(),
-            Met::Text { parent: "Error", name: "Code", text } => text.clone_into(&mut code),
-            Met::Text { parent: "Error", name: "Message", text } => text.clone_into(&mut why),
-            Met::End { name: "Deleted" } => all.push((std::mem::take(&mut key), Ok(()))),
-            Met::End { name: "Error" } => {
-                let kind = match code.as_str() {
-                    "AccessDenied" => ErrorKind::PermissionDenied,
-                    "NoSuchKey" => ErrorKind::NotFound,
-                    _ => ErrorKind::Io,
-                };
-                let text: String = format!("{code}: {why}").chars().filter(|c| !c.is_control()).take(300).collect();
-                let error = SyncError::new(kind, text);
-                let later = matches!(code.as_str(), "InternalError" | "SlowDown" | "ServiceUnavailable");
-                all.push((std::mem::take(&mut key), Err(if later { error.retryable() } else { error })));
-            }
-            _ => {}
-        })?;
-        Ok(all)
     }
 }

@@ -8,9 +8,9 @@ use rustix::io::Errno;
 use super::composite::{Check, Whose};
 use super::endpoint::{CloudEndpoint, meta_of_head, tag_of};
 use super::fetch::{read_error_of, wrong};
-use super::ranges::RANGES_AT_ONCE;
+use super::slots::Slots;
 use super::store::{Head, Removal, Store};
-use super::writer::{look, pace};
+use super::writer::{look, pace, slots};
 use crate::cli::{Links, Options};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::{Control, Dir, Tally};
@@ -28,7 +28,7 @@ pub struct DownloadLane<'r> {
     pub(super) to: Writer<'r>,
     links: Links,
     pub(super) limiter: Option<Limiter>,
-    pub(super) ranges_at_once: usize,
+    pub(super) slots: Slots<'r>,
     pace: Pace,
     pub(super) tally: &'r Tally,
 }
@@ -54,7 +54,7 @@ impl<'r> DownloadLane<'r> {
             to: Writer::new(dest, options, precision, control)?,
             links: options.links,
             limiter: options.bwlimit.map(|rate| Limiter::new(rate.0)),
-            ranges_at_once: options.parallel.map_or(RANGES_AT_ONCE, |parallel| RANGES_AT_ONCE.min(parallel as usize)).max(1),
+            slots: slots(options, control, &[source]),
             pace: pace(options, source.connections()),
             tally,
         })

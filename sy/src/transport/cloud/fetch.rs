@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
@@ -13,7 +13,7 @@ use super::download::{DownloadLane, LARGE};
 use super::ranges::{Ranges, step, write_at};
 use super::store::{Content, Head};
 use super::sums::{self, Kinds, Summer, Sums};
-use super::writer::read_error;
+use super::writer::{SMALL, read_error};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::Dir;
 use crate::transport::local::{Temp, check_room};
@@ -28,6 +28,7 @@ impl DownloadLane<'_> {
     pub(super) fn at_once(&self, dir: &Dir<'_>, op: &mut Op, key: &[u8]) -> Result<Done> {
         let fail = |error| self.from.at(error, "read", key);
         let whole = self.from.key_of(key);
+        let _room = if op.source.size > SMALL { Some(self.slots.hold(op.source.size)?) } else { None };
         let mut tries = 0;
         let (head, bytes, check) = loop {
             tries += 1;
@@ -103,41 +104,22 @@ impl DownloadLane<'_> {
         let parts = check.ends();
         // What can't be put together afterwards is summed then.
         let passing = if parts.is_some() || matches!(check, Check::Whole(_)) { check.kinds() } else { Kinds::NONE };
-        let (next, failed) = (AtomicU32::new(0), Mutex::new(None::<SyncError>));
         let sums: Mutex<Vec<Vec<Sums>>> = Mutex::new(vec![Vec::new(); ranges.count() as usize]);
         let whole = self.from.key_of(key);
-        let work = || {
-            while failed.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
-                let n = next.fetch_add(1, Relaxed);
-                if n >= ranges.count() {
-                    break;
-                }
-                let range = ranges.range(n);
-                let end = [range.end];
-                let ends = parts.unwrap_or(&end);
-                let done = if ranges.has(n) {
-                    self.sum_range(fd, range, passing, ends).map_err(read_error_of(path))
-                } else {
-                    self.fetch_range(&whole, fd, range, head, passing, ends, path)
-                };
-                match done.and_then(|sums| ranges.note(n).map(|()| sums).map_err(write_error)) {
-                    Ok(one) => sums.lock().unwrap_or_else(PoisonError::into_inner)[n as usize] = one,
-                    Err(error) => {
-                        failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                    }
-                }
-            }
-        };
-        std::thread::scope(|threads| {
-            for _ in 1..self.ranges_at_once.min(ranges.count() as usize) {
-                // With fewer threads it only takes longer.
-                let _ = std::thread::Builder::new().name("sypy-range".into()).spawn_scoped(threads, work);
-            }
-            work();
+        let fetched = self.slots.each(ranges.count(), 0, step(head.size), &|n, _| {
+            let range = ranges.range(n);
+            let end = [range.end];
+            let ends = parts.unwrap_or(&end);
+            let one = if ranges.has(n) {
+                self.sum_range(fd, range, passing, ends).map_err(read_error_of(path))?
+            } else {
+                self.fetch_range(&whole, fd, range, head, passing, ends, path)?
+            };
+            ranges.note(n).map_err(write_error)?;
+            sums.lock().unwrap_or_else(PoisonError::into_inner)[n as usize] = one;
+            Ok(())
         });
-        if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            return Err(self.from.at(error, "read", key));
-        }
+        fetched.map_err(|error| self.from.at(error, "read", key))?;
         rustix::fs::ftruncate(fd, head.size).map_err(write_error)?;
         let sums: Vec<Sums> = sums.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect();
         let right = match &check {

@@ -179,6 +179,8 @@ pub struct Http {
     patience: Duration,
     stop: Stop,
     pub requests: AtomicU64,
+    /// How often the service has asked for fewer.
+    pub throttled: AtomicU64,
     pub connections: Option<u64>,
     _watch: Option<Watch>,
 }
@@ -222,6 +224,7 @@ impl Http {
             patience: Duration::from_secs(options.retry_timeout_secs),
             stop,
             requests: AtomicU64::new(0),
+            throttled: AtomicU64::new(0),
             connections: options.max_connections,
             _watch: watch,
         })
@@ -258,6 +261,9 @@ impl Http {
                 }
                 Ok(Err(failed)) => {
                     let verdict = dialect.judge(&failed);
+                    if matches!((&verdict, failed.status), (Verdict::Later(_), 429 | 503)) {
+                        self.throttled.fetch_add(1, Relaxed);
+                    }
                     match &verdict {
                         Verdict::Later(_) => self.gate.failed(wait_asked_for(&failed)),
                         _ => self.gate.succeeded(),

@@ -25,6 +25,7 @@ mod relay;
 mod removal;
 #[cfg(feature = "s3")]
 mod s3;
+mod slots;
 mod spool;
 pub(super) mod store;
 pub(super) mod sums;

@@ -7,7 +7,7 @@ use super::download::remove_source;
 use super::endpoint::CloudEndpoint;
 use super::spool::hash;
 use super::store::{Head, Origin, Store};
-use super::writer::{CloudWriter, Content, look, pace};
+use super::writer::{CloudWriter, Content, look, pace, slots};
 use crate::cli::Options;
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::{Control, Dir, Tally};
@@ -32,7 +32,9 @@ impl<'r> RelayLane<'r> {
         let one_realm = source.store().realm() == dest.store().realm() && dest.store().features().conditions;
         let inside = one_realm && source.store().signer() == dest.store().signer();
         let both = [source.connections(), dest.connections()].into_iter().flatten().min();
-        Self { from: source, to: CloudWriter::new(dest, options, control, tally), inside, pace: pace(options, both) }
+        let mut to = CloudWriter::new(dest, options, control, tally);
+        to.slots = slots(options, control, &[source, dest]);
+        Self { from: source, to, inside, pace: pace(options, both) }
     }
 
     fn key(&self, dir: &Dir<'_>, op: &Op) -> Vec<u8> {

@@ -223,4 +223,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Requests sent so far.
     fn requests(&self) -> u64;
+
+    /// How often the service has asked for fewer of them.
+    fn throttled(&self) -> u64 {
+        0
+    }
 }

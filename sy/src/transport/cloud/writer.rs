@@ -4,13 +4,14 @@
 
 use std::io::Read;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 use super::attributes::Attributes;
 use super::endpoint::{CloudEndpoint, meta_of_head, tag_of};
 use super::http::{Body, Stream};
 use super::removal::is_changed;
+use super::slots::{MEMORY, Slots, part_size};
 use super::spool::{hash, meta_of};
 use super::store::{Features, If, Object, Origin, Part, Removal, Store};
 use super::sums::{self, Kinds, Summer, Sums};
@@ -22,14 +23,12 @@ use crate::transport::local::{Keep, Limiter};
 use crate::transport::{Applied, Endpoint, Kind, Meta, Op, Pace};
 
 /// Up to this size content is read once, into memory.
-const SMALL: u64 = 1 << 20;
+pub const SMALL: u64 = 1 << 20;
 /// From this size on an object is made from parts.
 const LARGE: u64 = 32 << 20;
 const PART: u64 = 16 << 20;
-/// Parts of one object under way at a time.
-const PARTS_AT_ONCE: usize = 8;
-/// The same where they have to be held in memory.
-const PARTS_IN_MEMORY: usize = 4;
+/// Parts are not made larger than that for the sake of speed.
+const LARGEST_PART: u64 = 64 << 20;
 const PIECE: usize = 256 << 10;
 /// Small objects under way for each transfer that `parallel` allows: their time is spent on waiting.
 const SMALL_ONES: u32 = 8;
@@ -58,6 +57,13 @@ pub fn pace(options: &Options, connections: Option<u64>) -> Pace {
     Pace { ops: 1, workers: Some(wanted.clamp(1, most.max(1))) }
 }
 
+/// The large transfers of a lane, between whichever of these.
+pub fn slots<'r>(options: &Options, control: &'r Control, sides: &[&'r CloudEndpoint]) -> Slots<'r> {
+    let most = sides.iter().filter_map(|side| side.connections()).chain(options.parallel.map(u64::from)).min();
+    let stores: Vec<&dyn Store> = sides.iter().map(|side| side.store()).collect();
+    Slots::new(control, most, move || stores.iter().map(|store| store.throttled()).sum())
+}
+
 /// The destination of a run.
 pub struct CloudWriter<'r> {
     pub at: &'r CloudEndpoint,
@@ -69,7 +75,7 @@ pub struct CloudWriter<'r> {
     verify: bool,
     resume: bool,
     part_size: Option<u64>,
-    parts_at_once: usize,
+    pub slots: Slots<'r>,
     limiter: Option<Limiter>,
     uploads: Uploads,
     pub control: &'r Control,
@@ -92,7 +98,7 @@ impl<'r> CloudWriter<'r> {
             verify: options.verify,
             resume: options.resume,
             part_size: store.part_size(),
-            parts_at_once: options.parallel.map_or(PARTS_AT_ONCE, |parallel| PARTS_AT_ONCE.min(parallel as usize)).max(1),
+            slots: slots(options, control, &[at]),
             limiter: options.bwlimit.map(|rate| Limiter::new(rate.0)),
             uploads: Uploads::open(&at.identity()),
             control,
@@ -188,6 +194,7 @@ impl<'r> CloudWriter<'r> {
     fn at_once(&self, key: &[u8], content: &dyn Content, attributes: &Attributes, when: If<'_>) -> Result<String> {
         let size = content.size();
         if size <= SMALL || content.is_distant() && size < LARGE {
+            let _room = if size > SMALL { Some(self.slots.hold(size)?) } else { None };
             let (bytes, sums) = self.in_memory(content, 0..size, self.store.wants())?;
             content.still()?;
             return self.store.put(key, Body::Bytes(&bytes), attributes, &sums, when);
@@ -226,14 +233,12 @@ impl<'r> CloudWriter<'r> {
 
     fn in_parts(&self, key: &[u8], content: &dyn Content, attributes: &Attributes, when: If<'_>) -> Result<String> {
         let size = content.size();
-        // Objects of any size fit into the parts that there may be, with room to spare.
-        let least = self.part_size.unwrap_or(PART).max(self.features.min_part);
-        let part_size = least.max(size.div_ceil(self.features.max_parts.saturating_sub(100).max(1)).next_multiple_of(1 << 20));
         // An upload has its metadata from the beginning, so with others it is another one.
         let mark = hash(&format!("{} {attributes:?} {}", content.mark(), self.store.manner()));
-        let begun = self.uploads.find(key, mark, part_size).filter(|_| self.resume);
+        let begun = self.uploads.find(key, mark).filter(|_| self.resume);
+        let part_size = begun.as_ref().map_or_else(|| self.part_size_for(content), |(_, part_size)| *part_size);
         let kept = match &begun {
-            Some(upload) => self.store.parts(key, upload)?.map(|parts| (upload.clone(), parts)),
+            Some((upload, _)) => self.store.parts(key, upload)?.map(|parts| (upload.clone(), parts)),
             None => None,
         };
         let (upload, kept) = match kept {
@@ -269,38 +274,28 @@ impl<'r> CloudWriter<'r> {
         sent
     }
 
+    fn part_size_for(&self, content: &dyn Content) -> u64 {
+        let size = content.size();
+        // Objects of any size fit into the parts that there may be, with room to spare.
+        let fits = size.div_ceil(self.features.max_parts.saturating_sub(100).max(1)).next_multiple_of(1 << 20);
+        let (at_once, per_connection) = self.slots.pace();
+        let most = if content.is_distant() { MEMORY / 4 } else { LARGEST_PART };
+        let wanted = self.part_size.unwrap_or_else(|| part_size(PART, size, per_connection, at_once, most));
+        wanted.max(self.features.min_part).max(fits)
+    }
+
     /// Sends the parts that are not there yet, several at a time. Returns all of them, and the sums of the whole.
     fn send_parts(&self, key: &[u8], content: &dyn Content, part_size: u64, upload: &str, kept: &[Part]) -> Result<(Vec<Part>, Sums)> {
         let (size, kinds) = (content.size(), self.store.wants());
         let count = size.div_ceil(part_size) as u32;
-        let (next, failed) = (AtomicU32::new(0), Mutex::new(None::<SyncError>));
         let parts: Mutex<Vec<Option<Part>>> = Mutex::new(vec![None; count as usize]);
-        let work = || {
-            while failed.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
-                let n = next.fetch_add(1, Relaxed);
-                if n >= count {
-                    break;
-                }
-                let range = u64::from(n) * part_size..size.min((u64::from(n) + 1) * part_size);
-                match self.send_part(key, content, range, upload, n + 1, kept, kinds) {
-                    Ok(part) => parts.lock().unwrap_or_else(PoisonError::into_inner)[n as usize] = Some(part),
-                    Err(error) => {
-                        failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                    }
-                }
-            }
-        };
-        let most = if content.is_distant() { self.parts_at_once.min(PARTS_IN_MEMORY) } else { self.parts_at_once };
-        std::thread::scope(|threads| {
-            for _ in 1..most.min(count as usize) {
-                // With fewer threads it only takes longer.
-                let _ = std::thread::Builder::new().name("sypy-part".into()).spawn_scoped(threads, work);
-            }
-            work();
-        });
-        if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            return Err(error);
-        }
+        let memory = if content.is_distant() { part_size.min(size) } else { 0 };
+        self.slots.each(count, memory, part_size, &|n, _| {
+            let range = u64::from(n) * part_size..size.min((u64::from(n) + 1) * part_size);
+            let part = self.send_part(key, content, range, upload, n + 1, kept, kinds)?;
+            parts.lock().unwrap_or_else(PoisonError::into_inner)[n as usize] = Some(part);
+            Ok(())
+        })?;
         let parts: Vec<Part> = parts.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect();
         let sums = if kinds.combine() {
             parts.iter().map(|part| (part.sums, part.size)).reduce(|(a, n), (b, m)| (a.followed_by(&b, m), n + m))

@@ -320,4 +320,8 @@ impl Store for Azure {
     fn requests(&self) -> u64 {
         self.http.requests.load(Relaxed)
     }
+
+    fn throttled(&self) -> u64 {
+        self.http.throttled.load(Relaxed)
+    }
 }

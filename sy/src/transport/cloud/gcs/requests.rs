@@ -267,4 +267,8 @@ impl Store for Gcs {
     fn requests(&self) -> u64 {
         self.http.requests.load(Relaxed)
     }
+
+    fn throttled(&self) -> u64 {
+        self.http.throttled.load(Relaxed)
+    }
 }

@@ -372,4 +372,8 @@ impl Store for S3 {
     fn requests(&self) -> u64 {
         self.http.requests.load(Relaxed)
     }
+
+    fn throttled(&self) -> u64 {
+        self.http.throttled.load(Relaxed)
+    }
 }

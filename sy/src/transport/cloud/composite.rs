@@ -109,6 +109,14 @@ impl Check {
         }
     }
 
+    /// Where what has to be summed ends, in content that passes by from its beginning to its end.
+    pub fn all_ends(&self, size: u64) -> Vec<u64> {
+        match self {
+            Self::Parts { ends, .. } => ends.clone(),
+            _ => vec![size],
+        }
+    }
+
     /// Where content is to be cut so that each range holds whole parts, of about `step` bytes.
     pub fn cut(&self, size: u64, step: u64) -> Vec<u64> {
         match self.ends() {

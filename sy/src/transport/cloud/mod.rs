@@ -54,6 +54,10 @@ pub use writer::plain_key;
 #[cfg(feature = "opendal")]
 pub(super) use writer::read_error;
 
+/// Metadata that holds the check sum of a whole that came in parts, where the service keeps none by itself. The name and the
+/// form are those under which S3 tells the same sum.
+const WHOLE: &str = "crc64nvme";
+
 /// A tag without the quotation marks that it has in headers, and not always in lists.
 fn bare(tag: &str) -> String {
     tag.trim().trim_start_matches("W/").trim_matches('"').to_owned()

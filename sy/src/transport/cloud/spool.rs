@@ -458,7 +458,7 @@ impl<'b> Reader<'b> {
                 let bits = self.array::<1>()?[0];
                 let mtime = if bits & 1 == 0 { None } else { Some(self.time()?) };
                 let mut number = |bit: u8| if bits & bit == 0 { Some(None) } else { Some(Some(u32::from_le_bytes(self.array()?))) };
-                Some(Attributes { mtime, mode: number(2)?, uid: number(4)?, gid: number(8)?, content_type: None })
+                Some(Attributes { mtime, mode: number(2)?, uid: number(4)?, gid: number(8)?, ..Attributes::default() })
             }
         };
         Some(Entry::Object { name, object: Object { key: Vec::new(), size, modified, tag, attributes } })
@@ -568,7 +568,7 @@ mod tests {
 
         #[test]
         fn attributes_come_back(mtime: Option<(i64, u32)>, mode: Option<u32>, uid: Option<u32>, gid: Option<u32>) {
-            let attributes = Attributes { mtime: mtime.map(|(seconds, nanos)| Time { seconds, nanos }), mode, uid, gid, content_type: None };
+            let attributes = Attributes { mtime: mtime.map(|(seconds, nanos)| Time { seconds, nanos }), mode, uid, gid, ..Attributes::default() };
             let mut block = Vec::new();
             let object = Object { attributes: Some(attributes), key: Vec::new(), ..object("x", 7) };
             write_object(&mut block, b"x", &object);

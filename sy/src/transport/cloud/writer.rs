@@ -11,7 +11,7 @@ use super::attributes::Attributes;
 use super::endpoint::{CloudEndpoint, meta_of_head, tag_of};
 use super::http::{Body, Stream};
 use super::removal::is_changed;
-use super::slots::{MEMORY, Slots, part_size};
+use super::slots::{Failed, MEMORY, Slots, part_size};
 use super::spool::{hash, meta_of};
 use super::store::{Features, If, Object, Origin, Part, Removal, Store};
 use super::sums::{self, Kinds, Summer, Sums};
@@ -40,7 +40,13 @@ pub trait Content: Sync {
     /// Reads a range of it; may be asked for the same one again.
     fn open(&self, range: Range<u64>) -> Result<Box<dyn Read + '_>>;
 
-    /// An error if it is not any more what it was when the transfer began.
+    /// It passed by: what begins at `start`, of all of it in any order. May wait for what comes before; `gone` says that nothing
+    /// will.
+    fn passed(&self, _start: u64, _bytes: &[u8], _gone: &dyn Fn() -> bool) -> Result<()> {
+        Ok(())
+    }
+
+    /// An error if it is not any more what it was when the transfer began, or what passed by was not what it should have been.
     fn still(&self) -> Result<()>;
 
     /// Reading it twice costs more than holding a part of it in memory.
@@ -196,6 +202,7 @@ impl<'r> CloudWriter<'r> {
         if size <= SMALL || content.is_distant() && size < LARGE {
             let _room = if size > SMALL { Some(self.slots.hold(size)?) } else { None };
             let (bytes, sums) = self.in_memory(content, 0..size, self.store.wants())?;
+            content.passed(0, &bytes, &|| self.control.should_stop())?;
             content.still()?;
             return self.store.put(key, Body::Bytes(&bytes), attributes, &sums, when);
         }
@@ -218,6 +225,7 @@ impl<'r> CloudWriter<'r> {
 
     /// Sums a range without sending it.
     pub fn sum(&self, content: &dyn Content, range: Range<u64>, kinds: Kinds) -> Result<Sums> {
+        let mut at = range.start;
         let (mut summer, mut reader) = (Summer::new(kinds), content.open(range)?);
         let mut piece = vec![0; PIECE];
         loop {
@@ -226,7 +234,11 @@ impl<'r> CloudWriter<'r> {
             }
             match reader.read(&mut piece).map_err(|error| read_error(&error))? {
                 0 => return Ok(summer.finish()),
-                n => summer.update(&piece[..n]),
+                n => {
+                    summer.update(&piece[..n]);
+                    content.passed(at, &piece[..n], &|| self.control.should_stop())?;
+                    at += n as u64;
+                }
             }
         }
     }
@@ -290,9 +302,9 @@ impl<'r> CloudWriter<'r> {
         let count = size.div_ceil(part_size) as u32;
         let parts: Mutex<Vec<Option<Part>>> = Mutex::new(vec![None; count as usize]);
         let memory = if content.is_distant() { part_size.min(size) } else { 0 };
-        self.slots.each(count, memory, part_size, &|n, _| {
+        self.slots.each(count, memory, part_size, &|n, failed| {
             let range = u64::from(n) * part_size..size.min((u64::from(n) + 1) * part_size);
-            let part = self.send_part(key, content, range, upload, n + 1, kept, kinds)?;
+            let part = self.send_part(key, content, range, upload, n + 1, kept, kinds, failed)?;
             parts.lock().unwrap_or_else(PoisonError::into_inner)[n as usize] = Some(part);
             Ok(())
         })?;
@@ -315,6 +327,7 @@ impl<'r> CloudWriter<'r> {
         number: u32,
         kept: &[Part],
         kinds: Kinds,
+        failed: &Failed,
     ) -> Result<Part> {
         if self.control.should_stop() {
             return Err(SyncError::cancelled());
@@ -328,6 +341,7 @@ impl<'r> CloudWriter<'r> {
         };
         if content.is_distant() {
             let (bytes, sums) = self.in_memory(content, range.clone(), kinds)?;
+            content.passed(range.start, &bytes, &|| failed.is_set() || self.control.should_stop())?;
             return there(&sums).map_or_else(|| self.store.put_part(key, upload, number, Body::Bytes(&bytes), &sums), Ok);
         }
         let sums = self.sum(content, range.clone(), kinds)?;

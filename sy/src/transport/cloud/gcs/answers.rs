@@ -110,10 +110,21 @@ pub fn generation(resource: &Value) -> Result<String> {
     resource["generation"].as_str().filter(|text| !text.is_empty()).map(str::to_owned).ok_or_else(|| odd("an object without a generation"))
 }
 
+/// How content is to be handled: as a header, and in a resource.
+pub const HANDLED: [(&str, &str); 4] = [
+    ("cache-control", "cacheControl"),
+    ("content-disposition", "contentDisposition"),
+    ("content-encoding", "contentEncoding"),
+    ("content-language", "contentLanguage"),
+];
+
 /// What the JSON API tells about an object.
 pub fn head(resource: &Value) -> Result<Head> {
     let text = |name: &str| resource[name].as_str();
     let mut attributes = Attributes { content_type: text("contentType").map(str::to_owned), ..Attributes::default() };
+    for (name, field) in HANDLED {
+        attributes.handle(name, text(field));
+    }
     if let Some(metadata) = resource["metadata"].as_object() {
         describe(&mut attributes, metadata.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_str()?))));
     }
@@ -137,7 +148,7 @@ fn describe<'m>(attributes: &mut Attributes, metadata: impl Iterator<Item = (&'m
         if name.eq_ignore_ascii_case(GSUTIL_MTIME) {
             other = Some(value);
         } else {
-            attributes.set(name, value);
+            attributes.take(name, value);
         }
     }
     if let (None, Some(value)) = (attributes.mtime, other) {

@@ -110,7 +110,8 @@ impl Store for Gcs {
 
     fn head(&self, key: &[u8]) -> Result<Option<Head>> {
         check(key)?;
-        let fields = "size,generation,updated,metadata,contentType,crc32c,md5Hash";
+        let fields = "size,generation,updated,metadata,contentType,crc32c,md5Hash,\
+            cacheControl,contentDisposition,contentEncoding,contentLanguage";
         match self.json(&Request::new(Method::GET, format!("{}?fields={fields}", self.settings.object(key)))) {
             Ok(resource) => answers::head(&resource).map(Some),
             Err(error) if is_missing(&error) => Ok(None),
@@ -195,6 +196,10 @@ impl Store for Gcs {
             self.xml(Method::POST, key, "uploads")?.header("content-type", attributes.content_type.as_deref().unwrap_or(UNTYPED));
         for (name, value) in attributes.pairs(TimeStyle::Rfc3339) {
             request.named.push((format!("x-goog-meta-{name}"), value));
+        }
+        request.named.extend(attributes.foreign().map(|(name, value)| (format!("x-goog-meta-{name}"), value.to_owned())));
+        for (name, value) in attributes.headers() {
+            request = request.header(name, value.clone());
         }
         xml::find(&self.text(&request)?, "UploadId")
             .filter(|id| !id.is_empty())

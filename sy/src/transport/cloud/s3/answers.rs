@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use http::HeaderMap;
 use http::request::Parts;
 
-use super::super::attributes::{Attributes, parse_http_date, parse_rfc3339};
+use super::super::attributes::{Attributes, HANDLING, parse_http_date, parse_rfc3339};
 use super::super::composite::Composite;
 use super::super::http::{Dialect, Failed, Verdict};
 use super::super::store::{Head, Object, Page, Part};
@@ -104,9 +104,10 @@ pub fn head(headers: &HeaderMap, settings: &Settings) -> Result<Head> {
     let mut attributes = Attributes { content_type: text(headers, "content-type").map(str::to_owned), ..Attributes::default() };
     for (name, value) in headers {
         if let (Some(name), Ok(value)) = (name.as_str().strip_prefix("x-amz-meta-"), value.to_str()) {
-            attributes.set(name, value);
+            attributes.take(name, value);
         }
     }
+    HANDLING.iter().for_each(|name| attributes.handle(name, text(headers, name)));
     let tag = bare(text(headers, "etag").unwrap_or_default());
     // An object of unknown size must not look like an empty one.
     let size = whole.or_else(|| number("content-length"));

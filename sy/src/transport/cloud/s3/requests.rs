@@ -18,6 +18,8 @@ const GIB: u64 = 1 << 30;
 /// Larger objects are copied in ranges of `COPY_RANGE`.
 const MOST_COPIED: u64 = 5 * GIB;
 const COPY_RANGE: u64 = GIB;
+/// Names and values of metadata together, bytes, beside ours: 2 KiB in all.
+const MOST_METADATA: usize = 1900;
 
 impl S3 {
     fn url(&self, key: &[u8], query: &str) -> String {
@@ -61,6 +63,16 @@ impl S3 {
         request = request.maybe("content-type", attributes.content_type.clone());
         for (name, value) in attributes.pairs(TimeStyle::Seconds) {
             request.named.push((format!("x-amz-meta-{name}"), value));
+        }
+        let mut room = MOST_METADATA;
+        for (name, value) in attributes.foreign() {
+            if let Some(left) = room.checked_sub(name.len() + value.len()) {
+                room = left;
+                request.named.push((format!("x-amz-meta-{}", name.to_ascii_lowercase()), value.to_owned()));
+            }
+        }
+        for (name, value) in attributes.headers() {
+            request = request.header(name, value.clone());
         }
         for (name, value) in &self.settings.object_headers {
             request = request.header(name, value.clone());

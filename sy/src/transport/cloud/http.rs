@@ -250,6 +250,7 @@ impl Http {
     pub fn send(&self, dialect: &dyn Dialect, request: &Request<'_>) -> Result<Answer> {
         let begun = Instant::now();
         let mut tries = 0;
+        let mut explained = request.method != Method::HEAD;
         loop {
             if !self.gate.pass(&|| self.stop.is_set()) {
                 return Err(self.refused());
@@ -259,7 +260,11 @@ impl Http {
                     self.gate.succeeded();
                     return Ok(answer);
                 }
-                Ok(Err(failed)) => {
+                Ok(Err(mut failed)) => {
+                    if !explained && matches!(failed.status, 400 | 403) {
+                        explained = true;
+                        failed = self.explain(dialect, request).unwrap_or(failed);
+                    }
                     let verdict = dialect.judge(&failed);
                     if matches!((&verdict, failed.status), (Verdict::Later(_), 429 | 503)) {
                         self.throttled.fetch_add(1, Relaxed);
@@ -290,6 +295,16 @@ impl Http {
             }
             self.nap(pause);
         }
+    }
+
+    /// An answer to HEAD has no body, so it does not say what is wrong: credentials that have expired look like those that never
+    /// were any good. The same question by GET, for one byte, does. `None` if that fails in another way, or not at all.
+    fn explain(&self, dialect: &dyn Dialect, request: &Request<'_>) -> Option<Failed> {
+        let mut parts = request.parts().ok()?;
+        parts.method = Method::GET;
+        parts.headers.insert(http::header::RANGE, http::HeaderValue::from_static("bytes=0-0"));
+        dialect.sign(&mut parts).ok()?;
+        self.exchange(parts, Body::Empty).ok()?.err().filter(|failed| matches!(failed.status, 400 | 401 | 403))
     }
 
     /// Why nothing can be sent any more.

@@ -148,6 +148,12 @@ impl<'w, 'r> Planner<'w, 'r> {
             self.incomplete = true;
             self.cx.fail(error.clone());
         }
+        if let Some(own) = source.as_ref().map(|listing| listing.own).filter(|&own| own > 0) {
+            let path = self.cx.source.path_of(&dir.key);
+            let path = String::from_utf8_lossy(&path);
+            self.cx.log(Level::Warning, &format!("left out {path}: it stands for the directory itself, but has {own} bytes of content"));
+            self.cx.skipped(&dir.key, Kind::File, own, Reason::NotPreserved);
+        }
         let scope = match self.scope(parent_scope, &dir, source.as_ref()) {
             Ok(scope) => scope,
             Err(error) => {
@@ -601,7 +607,7 @@ impl<'w, 'r> Planner<'w, 'r> {
 
     fn doom(&mut self, doomed: Doomed) {
         let Some(frame) = self.frames.last() else { return };
-        let restore = frame.dir.like.filter(|_| self.cx.rules.keep.times).map(|like| like.mtime);
+        let restore = frame.dir.like.map(|like| like.mtime);
         if let Err(error) = self.graveyard.push(&doomed, restore) {
             // Without a full list of deletions none is made.
             self.incomplete = true;

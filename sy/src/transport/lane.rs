@@ -148,7 +148,7 @@ pub trait Lane: Send + Sync {
     /// Removes entries of one directory, all files or all directories; `report` hears of each.
     fn remove(&self, dir_key: &[u8], doomed: &[Doomed], report: &mut dyn FnMut(&Doomed, Result<()>));
 
-    /// Sets the modification time of a directory of the destination, after deletions in it.
+    /// After deletions in a directory of the destination that is to stay: sets its modification time, if times are preserved.
     fn touch_dir(&self, key: &[u8], mtime: Time) -> Result<()>;
 
     /// A temporary file that an earlier run left in a directory of the destination. `wanted` are those to keep.

@@ -1,7 +1,7 @@
 //! A file's metadata as it travels with an object, under the names that others already use: rclone's `mtime`, s3fs's
 //! `mtime`, `mode`, `uid` and `gid`.
 
-use crate::transport::{Kind, Meta, Time};
+use crate::transport::{Kind, Meta, NO_ID, Time};
 
 /// File type bits of a mode.
 const TYPE: u32 = 0o170_000;
@@ -131,9 +131,14 @@ impl Attributes {
             kind,
             mtime: self.mtime.unwrap_or(meta.mtime),
             mode: self.mode.map_or(default, |mode| mode & 0o7777),
-            uid: self.uid.unwrap_or(meta.uid),
-            gid: self.gid.unwrap_or(meta.gid),
-            known: super::super::Known { all: true, mtime: self.mtime.is_some(), mode: self.mode.is_some(), owner: self.uid.is_some() },
+            uid: self.uid.unwrap_or(NO_ID),
+            gid: self.gid.unwrap_or(NO_ID),
+            known: super::super::Known {
+                all: true,
+                mtime: self.mtime.is_some(),
+                mode: self.mode.is_some(),
+                owner: self.uid.is_some() || self.gid.is_some(),
+            },
             ..*meta
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::pages::Circle;
 use super::spool::{hash, meta_of};
 use super::store::{Query, Removal};
 use super::writer::{CloudWriter, nothing};
@@ -82,7 +83,7 @@ impl CloudWriter<'_> {
         // Without its last byte a key stands before itself.
         let after = Some(&least[..least.len() - 1])
             .filter(|after| self.features.begins_anywhere && after.len() > prefix.len() && std::str::from_utf8(after).is_ok());
-        let mut page: Option<String> = None;
+        let (mut page, mut circle) = (None::<String>, Circle::default());
         loop {
             let found = self.store.list(&Query { prefix: &prefix, after, page: page.as_deref(), shallow: true, most: None })?;
             for object in &found.objects {
@@ -93,7 +94,8 @@ impl CloudWriter<'_> {
                 }
             }
             let over = self.features.ordered && found.objects.last().is_some_and(|object| object.key >= *last);
-            page = found.next.filter(|next| !over && Some(next) != page.as_ref());
+            circle.check(found.next.as_deref())?;
+            page = found.next.filter(|_| !over);
             if page.is_none() || self.control.should_stop() {
                 return Ok(changed);
             }

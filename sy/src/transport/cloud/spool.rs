@@ -35,6 +35,8 @@ pub struct Spool {
     root: Block,
     /// An object stands for the root itself: it is there, even if it is empty.
     marker: bool,
+    /// The size of that object.
+    own: u64,
     /// Directories whose parent was listed and that were not yet themselves.
     places: Mutex<HashMap<Vec<u8>, Block>>,
 }
@@ -115,6 +117,7 @@ impl Spool {
         let mut listing = Listing::with_capacity(block.entries as usize, bytes.len() / 4);
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let mut reader = Reader(&bytes);
+        listing.own = if key.is_empty() { self.own } else { 0 };
         while let Some(entry) = reader.entry() {
             match entry {
                 Entry::Dir { name, block, marker } => {
@@ -285,12 +288,13 @@ struct Builder<'p> {
     blocks: Blocks,
     open: Vec<Level>,
     last: Vec<u8>,
+    own: u64,
 }
 
 impl<'p> Builder<'p> {
     fn new(prefix: &'p [u8]) -> Self {
         let root = Level { name: Vec::new(), children: Vec::new(), entries: 0, marker: false };
-        Self { prefix, blocks: Blocks::default(), open: vec![root], last: Vec::new() }
+        Self { prefix, blocks: Blocks::default(), open: vec![root], last: Vec::new(), own: 0 }
     }
 
     fn push(&mut self, object: &Object) -> Result<(), Trouble> {
@@ -313,6 +317,8 @@ impl<'p> Builder<'p> {
         let Some(level) = self.open.last_mut() else { return Ok(()) };
         if rest.is_empty() {
             level.marker = true;
+            // With content, it can only be that of the root.
+            self.own = self.own.max(object.size);
         } else {
             write_object(&mut level.children, rest, object);
             level.entries += 1;
@@ -344,7 +350,7 @@ impl<'p> Builder<'p> {
             Some(level) => (self.block(&level)?, level.marker),
             None => (Block { at: 0, length: 0, entries: 0 }, false),
         };
-        Ok(Spool { blocks: self.blocks, root, marker, places: Mutex::default() })
+        Ok(Spool { blocks: self.blocks, root, marker, own: self.own, places: Mutex::default() })
     }
 }
 

@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::aside::Aside;
-use super::attributes::{Keep, Now, chmod_at, chown_at, has_default_acl, set_time_at};
+use super::attributes::{Keep, Now, chmod_at, chown_at, has_default_acl, owned_alike, set_time_at};
 use super::data::Copier;
 use super::place::{Refusal, exchange, is_still, place};
 use super::root::{Root, stat_fd};
@@ -242,7 +242,7 @@ impl<'r> Writer<'r> {
     pub fn set_listed(&self, dir: &Dir<'_>, op: &Op, old: &Meta) -> Result<()> {
         let dest_dir = self.dest_dir(dir)?;
         let fail = |errno| SyncError::os(errno, "set the metadata of", self.dest_path(dir, op));
-        if self.keep.owner && (op.source.uid, op.source.gid) != (old.uid, old.gid) {
+        if self.keep.owner && !owned_alike(&op.source, (old.uid, old.gid)) {
             chown_at(dest_dir.as_fd(), &op.name, &op.source).map_err(fail)?;
         }
         if self.keep.permissions && op.source.kind != Kind::Symlink && op.source.mode != old.mode {
@@ -330,6 +330,9 @@ impl<'r> Writer<'r> {
     }
 
     pub fn touch_dir(&self, key: &[u8], mtime: Time) -> Result<()> {
+        if !self.keep.times {
+            return Ok(());
+        }
         let fail = |errno| SyncError::os(errno, "set the time of", self.root.path_of(key));
         let dir = self.root.open_dir(key).map_err(fail)?;
         rustix::fs::futimens(&dir, &super::attributes::times(mtime)).map_err(fail)

@@ -85,6 +85,10 @@ impl Store for Gcs {
         format!("gcs {} {}", self.settings.base, self.bucket)
     }
 
+    fn signer(&self) -> Option<String> {
+        self.credentials.id()
+    }
+
     fn list(&self, query: &Query<'_>) -> Result<Page> {
         use std::fmt::Write;
         let fields = "kind,nextPageToken,prefixes,items(name,size,generation,updated,metadata)";

@@ -8,6 +8,7 @@ pub(super) mod attributes;
 mod auth;
 #[cfg(feature = "azure")]
 mod azure;
+mod blocks;
 mod client;
 mod composite;
 mod config;
@@ -20,11 +21,13 @@ mod gate;
 mod gcs;
 pub(super) mod http;
 mod pages;
+mod parts;
 mod ranges;
 mod relay;
 mod removal;
 #[cfg(feature = "s3")]
 mod s3;
+mod send;
 mod slots;
 mod spool;
 pub(super) mod store;

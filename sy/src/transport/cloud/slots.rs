@@ -346,6 +346,7 @@ mod tests {
         let calls = AtomicU32::new(0);
         let done = slots.each(1000, 0, 1, &|n, _| {
             calls.fetch_add(1, Relaxed);
+            std::thread::sleep(Duration::from_millis(2));
             if n == 3 { Err(SyncError::unsupported("three")) } else { Ok(()) }
         });
         assert!(done.is_err() && calls.load(Relaxed) < 1000);

@@ -188,6 +188,12 @@ pub fn base64(bytes: &[u8]) -> String {
     BASE64_STANDARD.encode(bytes)
 }
 
+/// The MD5 that a tag is, where it is one.
+pub fn md5_from_hex(tag: &str) -> Option<[u8; 16]> {
+    let hex = tag.len() == 32 && tag.bytes().all(|b| b.is_ascii_hexdigit());
+    hex.then(|| u128::from_str_radix(tag, 16).ok().map(u128::to_be_bytes)).flatten()
+}
+
 /// `None` unless it is the base 64 of exactly `N` bytes.
 pub fn from_base64<const N: usize>(text: &str) -> Option<[u8; N]> {
     BASE64_STANDARD.decode(text.trim()).ok()?.try_into().ok()
@@ -208,6 +214,14 @@ mod tests {
         assert_eq!(sums.md5.map(|sum| base64(&sum)).as_deref(), Some("JfnnlDI7RTiF9RgfG2JNCw=="));
         assert_eq!(sums.sha1.map(|sum| base64(&sum)).as_deref(), Some("98O8HYCOBHMq32eZZczDTKeuNEE="));
         assert_eq!(sums.sha256.map(|sum| base64(&sum)).as_deref(), Some("FeKw08M4keuw8e9gnsQZQgwg4yDOlMZfvIwzEkSOsiU="));
+    }
+
+    #[test]
+    fn a_tag_is_a_sum_only_if_it_looks_like_one() {
+        assert_eq!(md5_from_hex("25f9e794323b453885f5181f1b624d0b"), of(b"123456789", Kinds::MD5).md5);
+        for tag in ["25f9e794323b453885f5181f1b624d0b-2", "zzf9e794323b453885f5181f1b624d0b", "+5f9e794323b453885f5181f1b624d0b", ""] {
+            assert_eq!(md5_from_hex(tag), None);
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::super::attributes::{Attributes, TimeStyle};
 use super::super::http::{Answer, Body, Request};
 use super::super::store::{Content, Features, Head, If, Origin, Page, Part, Query, Removal, Store};
 use super::super::sums::{Kinds, Sums, base64};
-use super::super::{bare, deletes, uri, xml};
+use super::super::{bare, deletes, parts, uri, xml};
 use super::frame::Frame;
 use super::wire::{UNTYPED, check, condition, hashes, is_missing, no_bucket, part_query, resource};
 use super::{Gcs, answers};
@@ -220,30 +220,16 @@ impl Store for Gcs {
     }
 
     fn parts(&self, key: &[u8], upload: &str) -> Result<Option<Vec<Part>>> {
-        let (mut all, mut after) = (Vec::new(), String::new());
         let id = uri::encode_value(upload.as_bytes());
-        loop {
-            match self.text(&self.xml(Method::GET, key, &format!("uploadId={id}{after}"))?) {
-                Ok(body) => {
-                    let (parts, next) = answers::parts(&body)?;
-                    all.extend(parts);
-                    match next {
-                        Some(next) => after = format!("&part-number-marker={}", uri::encode_value(next.as_bytes())),
-                        None => return Ok(Some(all)),
-                    }
-                }
-                Err(error) if is_missing(&error) => return Ok(None),
-                Err(error) => return Err(error),
-            }
-        }
+        parts::all(|after| match self.text(&self.xml(Method::GET, key, &format!("uploadId={id}{after}"))?) {
+            Ok(body) => Ok(Some(body)),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(error),
+        })
     }
 
     fn complete(&self, key: &[u8], upload: &str, parts: &[Part], _: &Attributes, sums: &Sums, when: If<'_>) -> Result<String> {
-        let list: String = parts
-            .iter()
-            .map(|part| format!("<Part><PartNumber>{}</PartNumber><ETag>&quot;{}&quot;</ETag></Part>", part.number, part.tag))
-            .collect();
-        let body = format!("<CompleteMultipartUpload>{list}</CompleteMultipartUpload>");
+        let body = format!("<CompleteMultipartUpload>{}</CompleteMultipartUpload>", parts::list(parts));
         let size: u64 = parts.iter().map(|part| part.size).sum();
         self.still(key, when)?;
         let request = self

@@ -8,8 +8,8 @@ use http::request::Parts;
 use super::super::attributes::{Attributes, HANDLING, parse_http_date, parse_rfc3339};
 use super::super::composite::Composite;
 use super::super::http::{Dialect, Failed, Verdict};
-use super::super::store::{Head, Object, Page, Part};
-use super::super::sums::{Kinds, Sums, from_base64};
+use super::super::store::{Head, Object, Page};
+use super::super::sums::{Kinds, Sums, from_base64, md5_from_hex};
 use super::super::xml::{self, Met};
 use super::super::{bare, uri};
 use super::settings::Settings;
@@ -132,7 +132,7 @@ fn sums(headers: &HeaderMap, tag: &str, amazon: bool) -> Sums {
         crc32: sum("x-amz-checksum-crc32").and_then(from_base64).map(u32::from_be_bytes),
         sha1: sum("x-amz-checksum-sha1").and_then(from_base64),
         sha256: sum("x-amz-checksum-sha256").and_then(from_base64),
-        md5: if is_plain(headers, amazon) { md5_of(tag) } else { None },
+        md5: if is_plain(headers, amazon) { md5_from_hex(tag) } else { None },
     }
 }
 
@@ -166,21 +166,9 @@ fn composite(headers: &HeaderMap, tag: &str, settings: &Settings) -> Option<Comp
     // Some services give what came at once a number of that form that is no sum.
     let by_tag = settings.amazon || parts > 1 && settings.tags_are_sums;
     if sums.kinds() == Kinds::NONE && by_tag && is_plain(headers, settings.amazon) {
-        sums.md5 = md5_of(of_tag);
+        sums.md5 = md5_from_hex(of_tag);
     }
     (sums.kinds() != Kinds::NONE && parts > 0).then_some(Composite { sum: sums, parts })
-}
-
-/// The MD5 that an ETag is, where it is one.
-pub fn md5_of(tag: &str) -> Option<[u8; 16]> {
-    if tag.len() != 32 || !tag.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return None;
-    }
-    let mut sum = [0; 16];
-    for (n, byte) in sum.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&tag[n * 2..n * 2 + 2], 16).ok()?;
-    }
-    Some(sum)
 }
 
 /// A page of a listing.
@@ -222,29 +210,6 @@ pub fn page(body: &[u8], shallow: bool) -> Result<Page> {
 
 fn empty() -> Object {
     Object { key: Vec::new(), size: 0, modified: Time::default(), tag: String::new(), attributes: None }
-}
-
-/// The parts of an upload, and the number after which to go on.
-pub fn parts(body: &[u8]) -> Result<(Vec<Part>, Option<String>)> {
-    let blank = || Part { number: 0, size: 0, tag: String::new(), sums: Sums::default() };
-    let (mut parts, mut part, mut next, mut truncated) = (Vec::new(), blank(), None, false);
-    xml::walk(body, |met| match met {
-        Met::Text { parent: "Part", name, text } => match name {
-            "PartNumber" => part.number = text.trim().parse().unwrap_or(0),
-            "Size" => part.size = text.trim().parse().unwrap_or(0),
-            "ETag" => {
-                part.tag = bare(text);
-                part.sums.md5 = md5_of(&part.tag);
-            }
-            "ChecksumCRC64NVME" => part.sums.crc64 = from_base64(text).map(u64::from_be_bytes),
-            _ => {}
-        },
-        Met::Text { name: "NextPartNumberMarker", text, .. } => next = Some(text.to_owned()),
-        Met::Text { name: "IsTruncated", text, .. } => truncated = text.trim() == "true",
-        Met::End { name: "Part" } => parts.push(std::mem::replace(&mut part, blank())),
-        _ => {}
-    })?;
-    Ok((parts, next.filter(|_| truncated)))
 }
 
 /// Some answers that begin like a success are none, and some end before it is known what they are.
@@ -300,13 +265,6 @@ mod tests {
         assert!(page(b"<ListBucketResult></ListBucketResult>", false).is_err());
         assert!(page(b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>", false).is_err());
         assert!(page(b"<Error><Code>x</Code></Error>", false).is_err());
-    }
-
-    #[test]
-    fn an_etag_is_a_sum_only_if_it_looks_like_one() {
-        assert!(md5_of("d41d8cd98f00b204e9800998ecf8427e").is_some());
-        assert!(md5_of("d41d8cd98f00b204e9800998ecf8427e-2").is_none());
-        assert!(md5_of("zz1d8cd98f00b204e9800998ecf8427e").is_none());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::super::http::{Answer, Body, Dialect, Request, Verdict};
 use super::super::store::{Content, Features, Head, If, Origin, Page, Part, Query, Removal, Store};
 use super::super::sums::{Kinds, Sums, base64};
 use super::super::xml;
-use super::super::{bare, quoted, uri};
+use super::super::{bare, parts, quoted, uri};
 use super::{S3, answers};
 use crate::error::{ErrorKind, Result, SyncError};
 
@@ -321,34 +321,19 @@ impl Store for S3 {
     }
 
     fn parts(&self, key: &[u8], upload: &str) -> Result<Option<Vec<Part>>> {
-        let (mut all, mut after) = (Vec::new(), String::new());
-        loop {
-            let id = uri::encode_value(upload.as_bytes());
-            match self.text(&self.request(Method::GET, key, &format!("uploadId={id}{after}"))?) {
-                Ok(body) => {
-                    let (parts, next) = answers::parts(&body)?;
-                    all.extend(parts);
-                    match next {
-                        Some(next) => after = format!("&part-number-marker={}", uri::encode_value(next.as_bytes())),
-                        None => return Ok(Some(all)),
-                    }
-                }
-                Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(error),
-            }
-        }
+        let id = uri::encode_value(upload.as_bytes());
+        parts::all(|after| match self.text(&self.request(Method::GET, key, &format!("uploadId={id}{after}"))?) {
+            Ok(body) => Ok(Some(body)),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        })
     }
 
     fn complete(&self, key: &[u8], upload: &str, parts: &[Part], _: &Attributes, sums: &Sums, when: If<'_>) -> Result<String> {
-        let list: String = parts
-            .iter()
-            .map(|part| {
-                let sum = part.sums.crc64.map(|sum| format!("<ChecksumCRC64NVME>{}</ChecksumCRC64NVME>", base64(&sum.to_be_bytes())));
-                let tag = &part.tag;
-                format!("<Part><PartNumber>{}</PartNumber><ETag>&quot;{tag}&quot;</ETag>{}</Part>", part.number, sum.unwrap_or_default())
-            })
-            .collect();
-        let body = format!("<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{list}</CompleteMultipartUpload>");
+        let body = format!(
+            "<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{}</CompleteMultipartUpload>",
+            parts::list(parts)
+        );
         let size: u64 = parts.iter().map(|part| part.size).sum();
         let query = format!("uploadId={}", uri::encode_value(upload.as_bytes()));
         let mut request = self.request(Method::POST, key, &query)?.body(Body::Bytes(body.as_bytes()));

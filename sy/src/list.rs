@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use crate::cli::Options;
 use crate::error::{ErrorKind, Result, SyncError};
-use crate::path::SyncPath;
+use crate::path::{Scheme, SyncPath};
 use crate::sync::{Control, Kind};
 use crate::transport::access::Access;
 use crate::transport::cloud::{Seen, walk};
 use crate::transport::local::{Follow, LocalEndpoint};
+use crate::transport::ssh::sftp;
 use crate::transport::{Endpoint, Listing, Meta, Time, child_key, open};
 
 /// Entries handed on together, or fewer where listing takes long.
@@ -84,6 +86,7 @@ pub fn list(path: &SyncPath, want: &Want, access: &Access, control: &Control, au
     let mut sink = Sink { want, audience, batch: Vec::new(), last: Instant::now() };
     let listed = match path.as_local() {
         Some(local) => list_local(local, path, want, control, &mut sink),
+        None if matches!(path.scheme, Scheme::Ssh { .. }) => list_host(path, want, access, control, &mut sink),
         None => list_cloud(path, want, access, control, &mut sink),
     };
     sink.flush();
@@ -134,8 +137,27 @@ fn list_local(path: &Path, whole: &SyncPath, want: &Want, control: &Control, sin
         Ok(endpoint) => endpoint,
         Err(errno) => return list_one(path, whole, errno, control, sink),
     };
+    list_tree(&endpoint, want, control, sink)
+}
+
+fn list_host(path: &SyncPath, want: &Want, access: &Access, control: &Control, sink: &mut Sink<'_>) -> Result<()> {
+    let options = Options::default();
+    let again = sftp::Again { times: options.retry, delay: options.retry_delay.0 };
+    let place = sftp::Place::connect(path, &access.ssh.clone().unwrap_or_default(), again, &control.stop())?;
+    let failed = |failure: sftp::Failure| failure.at("list", path.to_bytes());
+    if place.kind().map_err(failed)?.is_some_and(|kind| kind != Kind::Dir)
+        && let (Some((parent, name)), false) = (place.parent(), path.has_trailing_slash())
+        && let Some((meta, target)) = parent.open(false).map_err(failed)?.stat(b"", &name)?
+    {
+        sink.push(name, meta, target);
+        return Ok(());
+    }
+    list_tree(&place.open(false).map_err(failed)?, want, control, sink)
+}
+
+fn list_tree(endpoint: &dyn Endpoint, want: &Want, control: &Control, sink: &mut Sink<'_>) -> Result<()> {
     let depth = want.depth().map_or(usize::MAX, |depth| depth as usize);
-    let mut levels = vec![level(&endpoint, Vec::new(), sink)?];
+    let mut levels = vec![level(endpoint, Vec::new(), sink)?];
     while let Some(at) = levels.last_mut() {
         if control.should_stop() {
             return Err(SyncError::cancelled());
@@ -151,7 +173,7 @@ fn list_local(path: &Path, whole: &SyncPath, want: &Want, control: &Control, sin
         let below = item.meta.kind == Kind::Dir;
         sink.push(key.clone(), item.meta, item.target.clone());
         if below && levels.len() < depth {
-            match level(&endpoint, key, sink) {
+            match level(endpoint, key, sink) {
                 Ok(level) => levels.push(level),
                 Err(error) if error.kind == ErrorKind::Cancelled => return Err(error),
                 Err(error) => sink.audience.failed(error),
@@ -161,7 +183,7 @@ fn list_local(path: &Path, whole: &SyncPath, want: &Want, control: &Control, sin
     Ok(())
 }
 
-fn level(endpoint: &LocalEndpoint, key: Vec<u8>, sink: &mut Sink<'_>) -> Result<Level> {
+fn level(endpoint: &dyn Endpoint, key: Vec<u8>, sink: &mut Sink<'_>) -> Result<Level> {
     let mut listing = endpoint.list(&key)?;
     // One open directory for each level of a deep tree would be too many.
     listing.handle = None;

@@ -11,7 +11,7 @@ mod frame;
 mod hardlinks;
 mod plan;
 mod pool;
-mod preflight;
+pub(crate) mod preflight;
 mod scan;
 mod stats;
 
@@ -67,6 +67,8 @@ pub fn run(
     let tally = Tally::default();
     let mut errors = Vec::new();
     let error = run_inner(source, dest, options, accesses, control, observer, &tally, &mut errors).err();
+    // Whoever waits for an answer only knows that the run has to end, not why.
+    let error = error.map(|error| if error.kind == ErrorKind::Cancelled { stopped(control).err().unwrap_or(error) } else { error });
     let mut stats = tally.snapshot();
     stats.errors = errors;
     stats.duration = control.elapsed();
@@ -110,8 +112,10 @@ fn run_inner(
     let mut options = options.clone();
     let sides = preflight::open(source, dest, &mut options, accesses, control)?;
     let options = &options;
+    sides.notes.iter().for_each(|note| observer.log(Level::Warning, note));
     let _lock = match &sides.dest {
-        Some(dest) if !options.dry_run => {
+        // The agent of a host holds one there.
+        Some(dest) if !options.dry_run && !matches!(dest, Opened::Ssh(_)) => {
             let lock = match dest.local() {
                 Some(dest) => crate::state::lock_tree(Path::new(OsStr::from_bytes(dest.real_path())), sides.only())?,
                 None => crate::state::lock_name(&dest.endpoint().identity(), sides.only(), &dest.endpoint().path_of(b""))?,
@@ -163,7 +167,9 @@ fn run_inner(
 fn index(sides: &Sides, options: &Options) -> Option<Index> {
     let dest = sides.dest.as_ref()?;
     let identities = (sides.source.endpoint().identity(), dest.endpoint().identity());
+    let clouds = [&sides.source, dest].iter().any(|side| matches!(side, Opened::Cloud(_)));
     match (sides.source.local(), dest.local()) {
+        (None, _) | (_, None) if !clouds => options.checksum.then(|| Index::open(&identities.0, &identities.1, b"")).flatten(),
         (Some(source), Some(dest)) => {
             if options.checksum && !options.dry_run {
                 // A page that is written through a memory map shows in the file's times only the first time after it was
@@ -174,6 +180,8 @@ fn index(sides: &Sides, options: &Options) -> Option<Index> {
             }
             options.checksum.then(|| Index::open(&identities.0, &identities.1, b"")).flatten()
         }
+        // On a host a file is known by its size and a time of whole seconds only: that is no proof that it is the same still.
+        _ if [&sides.source, dest].into_iter().any(|side| matches!(side, Opened::Sftp(_))) => None,
         _ => {
             let keep = (options.preserve_times, options.preserve_permissions, options.preserve_owner);
             let one = sides.only().map(<[u8]>::to_vec);
@@ -199,8 +207,10 @@ fn carry_out(cx: &Context<'_>, start: plan::Start, filter: &Filter, spared: Vec<
         let walked = planner.walk(start, filter.root());
         work.pool.drain();
         walked?;
+        work.settle();
         work.retry();
-        stopped(cx)?;
+        work.settle();
+        stopped(cx.control)?;
         if cx.control.gave_up() {
             // Not everything was looked at, so nothing may be deleted.
             cx.log(
@@ -213,8 +223,10 @@ fn carry_out(cx: &Context<'_>, start: plan::Start, filter: &Filter, spared: Vec<
         let deleted = delete(cx, &work, &mut planner);
         work.after_deletions(std::mem::take(&mut planner.after_deletions), matches!(deleted, Ok(true)));
         work.give_up();
+        drop(planner);
+        work.settle();
         deleted?;
-        stopped(cx)?;
+        stopped(cx.control)?;
         match cx.lane {
             Some(lane) if cx.options.durable && !cx.dry_run() => lane.sync_all(),
             _ => Ok(()),
@@ -241,8 +253,7 @@ fn delete<'r>(cx: &'r Context<'r>, work: &Work<'r>, planner: &mut Planner<'_, 'r
 }
 
 /// Why the run has to end here, if it has to.
-fn stopped(cx: &Context<'_>) -> Result<()> {
-    let control = cx.control;
+fn stopped(control: &Control) -> Result<()> {
     if control.is_cancelled() {
         Err(SyncError::cancelled())
     } else if control.timed_out() {

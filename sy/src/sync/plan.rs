@@ -18,7 +18,7 @@ use crate::cli::Links;
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::filter::Scope;
 use crate::transport::local::fits;
-use crate::transport::{Doomed, Held, Kind, Listing, Meta, Op, What, child_key};
+use crate::transport::{Doomed, Held, Kind, Lane, Listing, Meta, Op, What, child_key};
 
 /// A job has about this many bytes at most.
 const JOB_BYTES: u64 = 8 << 20;
@@ -607,7 +607,8 @@ impl<'w, 'r> Planner<'w, 'r> {
 
     fn doom(&mut self, doomed: Doomed) {
         let Some(frame) = self.frames.last() else { return };
-        let restore = frame.dir.like.map(|like| like.mtime);
+        let restores = self.cx.rules.keep.times || self.cx.lane.is_some_and(Lane::restores_dirs);
+        let restore = frame.dir.like.filter(|_| restores).map(|like| like.mtime);
         if let Err(error) = self.graveyard.push(&doomed, restore) {
             // Without a full list of deletions none is made.
             self.incomplete = true;
@@ -673,10 +674,10 @@ impl<'w, 'r> Planner<'w, 'r> {
                 continue;
             }
             let mut ahead = Ahead::default();
-            if from {
+            if from && !cx.source.lists_ahead() {
                 ahead.source = Some(Wanted::new(cx.source, key.clone(), self.ahead));
             }
-            if let (true, Some(dest)) = (to, cx.dest) {
+            if let (true, Some(dest)) = (to, cx.dest.filter(|dest| !dest.lists_ahead())) {
                 ahead.dest = Some(Wanted::new(dest, key, self.ahead));
             }
             soon.extend([&ahead.source, &ahead.dest].into_iter().flatten().cloned());

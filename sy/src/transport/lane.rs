@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::{Kind, Meta, Time};
-use crate::error::Result;
+use crate::error::{Result, SyncError};
 use crate::sync::{Dir, Reason};
 
 /// What is to be done about one entry of a directory that is not a directory itself.
@@ -110,6 +110,19 @@ pub trait Lane: Send + Sync {
     /// What was found out about the source while it was read is put into `op`.
     fn apply(&self, dir: &Dir<'_>, op: &mut Op) -> Result<Done>;
 
+    /// Is it better asked for several at a time?
+    fn takes_several(&self) -> bool {
+        false
+    }
+
+    /// `apply` for operations of one directory; `report` hears of each, in any order.
+    fn apply_all(&self, dir: &Dir<'_>, ops: &mut [Op], report: &mut dyn FnMut(&mut Op, Result<Done>)) {
+        for op in ops {
+            let done = self.apply(dir, op);
+            report(op, done);
+        }
+    }
+
     /// Would `apply` change anything? For dry runs; reads but never writes.
     fn examine(&self, dir: &Dir<'_>, op: &Op) -> Result<Applied>;
 
@@ -148,11 +161,19 @@ pub trait Lane: Send + Sync {
     /// Removes entries of one directory, all files or all directories; `report` hears of each.
     fn remove(&self, dir_key: &[u8], doomed: &[Doomed], report: &mut dyn FnMut(&Doomed, Result<()>));
 
-    /// After deletions in a directory of the destination that is to stay: sets its modification time, if times are preserved.
+    /// Does a directory go with the last that is in it, so that `touch_dir` is wanted whether times are preserved or not?
+    fn restores_dirs(&self) -> bool {
+        false
+    }
+
+    /// Sets the modification time of a directory of the destination, after deletions in it.
     fn touch_dir(&self, key: &[u8], mtime: Time) -> Result<()>;
 
     /// A temporary file that an earlier run left in a directory of the destination. `wanted` are those to keep.
     fn clean_up(&self, _dir: &Dir<'_>, _leftovers: &[Box<[u8]>], _wanted: &[Op]) {}
+
+    /// Waits for what was begun without waiting for its end; `report` hears what went wrong with it.
+    fn settle(&self, _report: &mut dyn FnMut(SyncError)) {}
 
     /// The run is over, however it went. `only`: the one entry of the destination that it was about; others may be another
     /// run's.

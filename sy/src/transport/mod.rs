@@ -13,12 +13,14 @@ pub mod local;
 pub mod open;
 #[cfg(feature = "opendal")]
 mod opendal;
+mod source;
 pub mod ssh;
 
 #[cfg(test)]
 pub(crate) use entry::sample;
 pub use entry::{Found, Item, Kind, Known, Listing, Meta, NO_ID, Time, key_order};
 pub use lane::{Applied, Done, Doomed, Held, Lane, Op, Pace, What};
+pub(crate) use source::Source;
 
 use crate::error::Result;
 
@@ -49,6 +51,11 @@ pub trait Endpoint: Send + Sync + std::fmt::Debug {
 
     /// Of the root itself.
     fn root_meta(&self) -> Result<Meta>;
+
+    /// Does it list the whole tree by itself, ahead of being asked? Then it wants to be asked in the order of a walk.
+    fn lists_ahead(&self) -> bool {
+        false
+    }
 
     /// One directory, whole and in key order. `key` is without a trailing slash; "" is the root.
     fn list(&self, key: &[u8]) -> Result<Listing>;

@@ -1,8 +1,10 @@
 //! Opens locations, and finds the lane between two of them. Here, and nowhere else, kinds of storage are told apart.
 
 use super::access::Access;
-use super::cloud::{CloudEndpoint, DownloadLane, RelayLane, Store, UploadLane};
-use super::local::{LocalEndpoint, LocalLane};
+use super::cloud::{CloudEndpoint, DownloadLane, LocalSource, RelayLane, Store, UploadLane};
+use super::local::{LocalEndpoint, LocalLane, Reader};
+use super::ssh::sftp::{self, SftpEndpoint, SftpReader};
+use super::ssh::{PullLane, PushLane, SshEndpoint};
 use super::{Endpoint, Lane};
 use crate::cli::Options;
 use crate::error::{Result, SyncError};
@@ -14,6 +16,8 @@ use crate::sync::{Control, Stop, Tally};
 pub enum Opened {
     Local(LocalEndpoint),
     Cloud(CloudEndpoint),
+    Ssh(Box<SshEndpoint>),
+    Sftp(SftpEndpoint),
 }
 
 impl Opened {
@@ -21,13 +25,15 @@ impl Opened {
         match self {
             Self::Local(endpoint) => endpoint,
             Self::Cloud(endpoint) => endpoint,
+            Self::Ssh(endpoint) => &**endpoint,
+            Self::Sftp(endpoint) => endpoint,
         }
     }
 
     pub fn local(&self) -> Option<&LocalEndpoint> {
         match self {
             Self::Local(endpoint) => Some(endpoint),
-            Self::Cloud(_) => None,
+            Self::Cloud(_) | Self::Ssh(_) | Self::Sftp(_) => None,
         }
     }
 }
@@ -62,7 +68,7 @@ pub fn store(path: &SyncPath, access: &Access, stop: &Stop) -> Result<Box<dyn St
 fn not_here(path: &SyncPath, scheme: &Scheme) -> SyncError {
     let storage = match scheme {
         Scheme::Local => "local files as a bucket",
-        Scheme::Ssh { .. } => "SSH hosts",
+        Scheme::Ssh { .. } => "hosts as buckets",
         Scheme::S3 { .. } => "S3 buckets (feature s3)",
         Scheme::Gcs { .. } => "Google Cloud Storage buckets (feature gcs)",
         Scheme::Azure { .. } => "Azure containers (feature azure)",
@@ -76,8 +82,7 @@ fn not_here(path: &SyncPath, scheme: &Scheme) -> SyncError {
 /// Refuses what this build can't open, before anything is done.
 pub fn check(path: &SyncPath) -> Result<()> {
     let known = match &path.scheme {
-        Scheme::Local => true,
-        Scheme::Ssh { .. } => false,
+        Scheme::Local | Scheme::Ssh { .. } => true,
         Scheme::S3 { .. } => cfg!(feature = "s3"),
         Scheme::Gcs { .. } => cfg!(feature = "gcs"),
         Scheme::Azure { .. } => cfg!(feature = "azure"),
@@ -95,10 +100,22 @@ pub fn lane<'r>(
     control: &'r Control,
     tally: &'r Tally,
 ) -> Result<Box<dyn Lane + 'r>> {
+    let local = |source: &'r LocalEndpoint| LocalSource(Reader::new(source), tally);
+    let host = |source: &'r SftpEndpoint| SftpReader { at: source, tally };
     Ok(match (source, dest) {
         (Opened::Local(source), Opened::Local(dest)) => Box::new(LocalLane::new(source, dest, options, precision, control, tally)?),
-        (Opened::Local(source), Opened::Cloud(dest)) => Box::new(UploadLane::new(source, dest, options, control, tally)),
+        (Opened::Local(source), Opened::Cloud(dest)) => Box::new(UploadLane::new(local(source), dest, options, control, tally)),
         (Opened::Cloud(source), Opened::Local(dest)) => Box::new(DownloadLane::new(source, dest, options, precision, control, tally)?),
         (Opened::Cloud(source), Opened::Cloud(dest)) => Box::new(RelayLane::new(source, dest, options, control, tally)),
+        (Opened::Local(source), Opened::Ssh(dest)) => Box::new(PushLane::new(source, dest, options, precision, control, tally)),
+        (Opened::Ssh(source), Opened::Local(dest)) => Box::new(PullLane::new(source, dest, options, precision, control, tally)?),
+        (Opened::Ssh(_), _) | (_, Opened::Ssh(_)) => return Err(SyncError::unsupported("an SSH host can't be synced with that yet")),
+        (Opened::Local(source), Opened::Sftp(dest)) => {
+            Box::new(sftp::PushLane::new(local(source), dest, options, precision, control, tally))
+        }
+        (Opened::Sftp(source), Opened::Local(dest)) => Box::new(sftp::PullLane::new(source, dest, options, precision, control, tally)?),
+        (Opened::Sftp(source), Opened::Sftp(dest)) => Box::new(sftp::PushLane::new(host(source), dest, options, precision, control, tally)),
+        (Opened::Sftp(source), Opened::Cloud(dest)) => Box::new(UploadLane::new(host(source), dest, options, control, tally)),
+        (Opened::Cloud(_), Opened::Sftp(_)) => return Err(SyncError::unsupported("from a bucket to a host over SFTP: not yet")),
     })
 }

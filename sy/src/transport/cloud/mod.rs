@@ -51,11 +51,10 @@ pub use relay::RelayLane;
 #[cfg(feature = "s3")]
 pub use s3::S3;
 pub use store::Store;
-pub use upload::UploadLane;
+pub use upload::{LocalSource, UploadLane};
 pub use walk::Seen;
 pub use writer::plain_key;
-#[cfg(feature = "opendal")]
-pub(super) use writer::read_error;
+pub(super) use writer::{Content, read_error};
 
 /// Metadata that holds the check sum of a whole that came in parts, where the service keeps none by itself. The name and the
 /// form are those under which S3 tells the same sum.

@@ -162,6 +162,10 @@ impl Lane for RelayLane<'_> {
         self.to.remove(doomed, report);
     }
 
+    fn restores_dirs(&self) -> bool {
+        true
+    }
+
     fn touch_dir(&self, key: &[u8], _: Time) -> Result<()> {
         self.to.restore_dir(key)
     }

@@ -1,8 +1,9 @@
-//! Local to object store.
+//! Local, or another file system, to object store.
 
 use std::io::Read;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::composite::{Check, Whose};
@@ -11,24 +12,24 @@ use super::writer::{CloudWriter, Content, pace};
 use crate::cli::Options;
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::{Control, Dir, Tally};
-use crate::transport::local::{LocalEndpoint, Reader, changed, stat_fd};
-use crate::transport::{Applied, Done, Doomed, Held, Kind, Lane, Meta, Op, Pace, Time, What};
+use crate::transport::local::{Reader, changed, stat_fd};
+use crate::transport::{Applied, Done, Doomed, Held, Kind, Lane, Meta, Op, Pace, Source, Time, What};
 
-pub struct UploadLane<'r> {
-    from: Reader<'r>,
+pub struct UploadLane<'r, S> {
+    from: S,
     to: CloudWriter<'r>,
     pace: Pace,
 }
 
-impl std::fmt::Debug for UploadLane<'_> {
+impl<S> std::fmt::Debug for UploadLane<'_, S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("UploadLane").finish_non_exhaustive()
     }
 }
 
-impl<'r> UploadLane<'r> {
-    pub fn new(source: &'r LocalEndpoint, dest: &'r CloudEndpoint, options: &Options, control: &'r Control, tally: &'r Tally) -> Self {
-        Self { from: Reader::new(source), to: CloudWriter::new(dest, options, control, tally), pace: pace(options, dest.connections()) }
+impl<'r, S: Source> UploadLane<'r, S> {
+    pub fn new(from: S, dest: &'r CloudEndpoint, options: &Options, control: &'r Control, tally: &'r Tally) -> Self {
+        Self { from, to: CloudWriter::new(dest, options, control, tally), pace: pace(options, dest.connections()) }
     }
 
     fn upload(&self, dir: &Dir<'_>, op: &mut Op) -> Result<Done> {
@@ -36,16 +37,10 @@ impl<'r> UploadLane<'r> {
             let target = op.target.clone().unwrap_or_default();
             self.to.send(dir, op, &Text(&target), &self.to.attributes(op))?
         } else {
-            let fd = self.from.open(dir, op)?;
-            let fail = |errno| SyncError::os(errno, "read", self.from.path(dir, op));
-            let now = stat_fd(fd.as_fd()).map_err(fail)?;
-            if now.kind != Kind::File {
-                return Err(changed(self.from.path(dir, op)));
-            }
+            let (now, content) = self.from.open(dir, op)?;
             // What is open now is as good as what was listed.
             op.source = now;
-            let content = FileContent { fd, meta: now, path: self.from.path(dir, op), tally: self.to.tally };
-            self.to.send(dir, op, &content, &self.to.attributes(op))?
+            self.to.send(dir, op, &*content, &self.to.attributes(op))?
         };
         Ok(Done { applied: self.to.outcome(op), made })
     }
@@ -64,9 +59,11 @@ impl<'r> UploadLane<'r> {
         if check == Check::Nothing {
             return Ok(false);
         }
-        let fd = self.from.open(dir, op)?;
-        let content = FileContent { fd, meta: op.source, path: self.from.path(dir, op), tally: self.to.tally };
-        let sum = |range, kinds| self.to.sum(&content, range, kinds);
+        let (now, content) = self.from.open(dir, op)?;
+        if !now.same_state(&op.source) {
+            return Err(changed(self.from.path(dir, op)));
+        }
+        let sum = |range, kinds| self.to.sum(&*content, range, kinds);
         let same = check.judge(&Whose { store: self.to.store, key: &key, head: &head }, None, &sum)?;
         content.still()?;
         Ok(same == Some(true))
@@ -77,7 +74,7 @@ impl<'r> UploadLane<'r> {
     }
 }
 
-impl Lane for UploadLane<'_> {
+impl<S: Source> Lane for UploadLane<'_, S> {
     fn pace(&self) -> Pace {
         self.pace
     }
@@ -87,7 +84,7 @@ impl Lane for UploadLane<'_> {
     }
 
     fn hold(&self, dir: &Dir<'_>) -> Held {
-        (self.from.dir(dir).ok(), None)
+        (self.from.hold(dir), None)
     }
 
     fn apply(&self, dir: &Dir<'_>, op: &mut Op) -> Result<Done> {
@@ -144,6 +141,10 @@ impl Lane for UploadLane<'_> {
         self.to.remove(doomed, report);
     }
 
+    fn restores_dirs(&self) -> bool {
+        true
+    }
+
     fn touch_dir(&self, key: &[u8], _: Time) -> Result<()> {
         self.to.restore_dir(key)
     }
@@ -175,6 +176,38 @@ impl Content for Text<'_> {
 
     fn mark(&self) -> u64 {
         0
+    }
+}
+
+/// A local tree, whose bytes are counted.
+#[derive(Debug)]
+pub struct LocalSource<'r>(pub Reader<'r>, pub &'r Tally);
+
+impl Source for LocalSource<'_> {
+    fn open<'s>(&'s self, dir: &Dir<'_>, op: &Op) -> Result<(Meta, Box<dyn Content + 's>)> {
+        let Self(reader, tally) = self;
+        let (fd, path) = (reader.open(dir, op)?, reader.path(dir, op));
+        let meta = stat_fd(fd.as_fd()).map_err(|errno| SyncError::os(errno, "read", &path))?;
+        if meta.kind != Kind::File {
+            return Err(changed(path));
+        }
+        Ok((meta, Box::new(FileContent { fd, meta, path, tally })))
+    }
+
+    fn refresh(&self, dir: &Dir<'_>, op: &mut Op) -> Result<()> {
+        self.0.refresh(dir, op)
+    }
+
+    fn remove(&self, dir: &Dir<'_>, op: &Op) -> Result<()> {
+        self.0.remove(dir, op)
+    }
+
+    fn path(&self, dir: &Dir<'_>, op: &Op) -> Vec<u8> {
+        self.0.path(dir, op)
+    }
+
+    fn hold(&self, dir: &Dir<'_>) -> Option<Arc<OwnedFd>> {
+        self.0.dir(dir).ok()
     }
 }
 

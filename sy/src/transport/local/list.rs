@@ -15,7 +15,7 @@ use crate::transport::{Found, Kind, Listing, Time};
 
 const BUFFER: usize = 64 << 10;
 /// Seconds after which a temporary file that was made elsewhere is taken to be left behind.
-const ABANDONED: i64 = 24 * 3600;
+pub const ABANDONED: i64 = 24 * 3600;
 
 /// Lists the directory at `key`. The first error ends it: a listing is whole or it is none.
 pub fn list(root: &Root, key: &[u8], cancelled: &AtomicBool) -> Result<Listing> {

@@ -1,5 +1,6 @@
 //! Local file systems. Everything is relative to open directories and follows no link that it did not make.
 
+mod arrival;
 mod aside;
 mod attributes;
 mod data;
@@ -17,15 +18,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+pub use arrival::{hash_of, read_at, write_at};
 pub use aside::{Aside, backup_stamp};
 pub use attributes::{Keep, same_time};
 pub use data::{Limiter, check_room};
 pub use lane::LocalLane;
+pub(super) use list::ABANDONED;
+pub(super) use place::Refusal;
 pub use reader::{Reader, changed};
 pub use root::{Follow, stat_at, stat_fd};
-#[cfg(feature = "opendal")]
 pub(super) use temp::{Ours, TempNames, ours};
-pub use temp::{fits, is_ours};
+pub use temp::{fits, is_ours, part_name};
+pub(super) use writer::{RESUMABLE, replaced_file};
 pub use writer::{Temp, Writer};
 
 pub(crate) use super::child_key;

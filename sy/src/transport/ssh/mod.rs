@@ -1,5 +1,23 @@
-//! SSH hosts: how to reach them. The connection itself comes with its transport.
+//! SSH hosts.
 
+pub mod agent;
 mod config;
+pub mod connect;
+pub mod deploy;
+mod difference;
+mod endpoint;
+mod extents;
+mod kept;
+mod pull;
+mod push;
+mod session;
+pub mod sftp;
+mod walk;
+mod window;
+mod wire;
+mod writer;
 
 pub use config::{HostKeyPolicy, SshConfig};
+pub use endpoint::SshEndpoint;
+pub use pull::PullLane;
+pub use push::PushLane;

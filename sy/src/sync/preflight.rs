@@ -15,7 +15,7 @@ use crate::transport::access::{Access, Accesses};
 use crate::transport::cloud::{CloudEndpoint, plain_key};
 use crate::transport::local::{Aside, Follow, LocalEndpoint};
 use crate::transport::open::{self, Opened};
-use crate::transport::ssh::{SshEndpoint, deploy, sftp};
+use crate::transport::ssh::{Here, SshEndpoint, deploy, sftp};
 use crate::transport::{Capabilities, Endpoint, Kind, Listing, Meta};
 
 /// As `both_names` would name it together with its value.
@@ -123,8 +123,10 @@ struct From {
     /// One entry of it; its contents otherwise.
     one: Option<Vec<u8>>,
     what: Kind,
-    /// The path without links, for the local ones.
+    /// The path without links, for those on this machine.
     real: PathBuf,
+    /// The same directory, where a host turned out to be this machine.
+    twin: Option<LocalEndpoint>,
 }
 
 /// A local source, open.
@@ -158,7 +160,7 @@ pub fn open(source: &SyncPath, dest: &SyncPath, options: &mut Options, accesses:
     let from = match source.as_local() {
         Some(path) => {
             let LocalSource { opened, one, what, real } = open_local_source(path, source.has_trailing_slash(), follow, control)?;
-            From { opened: Opened::Local(opened), one, what, real }
+            From::new(Opened::Local(opened), one, what, real)
         }
         None if source.is_on_host() => open_host_source(source, options, &accesses.source, follow, control, &mut notes)?,
         None => open_cloud_source(source, &accesses.source, control)?,
@@ -204,14 +206,26 @@ fn open_ssh_source(source: &SyncPath, options: &Options, access: &Access, follow
     let endpoint = SshEndpoint::source(source, &config, follow, options, &control.stop())?;
     let one = endpoint.one().map(<[u8]>::to_vec);
     let what = if endpoint.is_dir() { Kind::Dir } else { Kind::File };
-    Ok(From { opened: Opened::Ssh(Box::new(endpoint)), one, what, real: PathBuf::new() })
+    // On this machine it may overlap the destination.
+    let twin = endpoint.here().map(|path| PathBuf::from(OsStr::from_bytes(path)));
+    let real = twin
+        .as_ref()
+        .map_or_else(PathBuf::new, |path| one.as_ref().map_or_else(|| path.clone(), |name| path.join(OsStr::from_bytes(name))));
+    let twin = twin.and_then(|path| LocalEndpoint::open(&path, Follow::Never, control).ok());
+    Ok(From { twin, ..From::new(Opened::Ssh(Box::new(endpoint)), one, what, real) })
 }
 
 fn open_ssh_dest(dest: &SyncPath, from: &From, options: &mut Options, access: &Access, control: &Control) -> Result<Dest> {
     from.must_hold_something()?;
     let config = access.ssh.clone().unwrap_or_default();
     let (one, source) = (from.one.as_deref(), from.opened.endpoint().capabilities());
-    let opened = SshEndpoint::dest(dest, &config, from.what == Kind::Dir, one, source, options, &control.stop())?;
+    let here = match &from.opened {
+        Opened::Local(source) => {
+            Some(Here { root: source.real_path().to_vec(), meta: source.root_meta()?, whole: from.real.as_os_str().as_bytes().to_vec() })
+        }
+        _ => None,
+    };
+    let opened = SshEndpoint::dest(dest, &config, from.what == Kind::Dir, one, source, options, here, &control.stop())?;
     let Some(endpoint) = opened else { return Ok((None, true, None)) };
     let Some(known) = endpoint.dest_known() else { return Ok((None, true, None)) };
     for (own, theirs) in [
@@ -233,13 +247,13 @@ fn open_cloud_source(source: &SyncPath, access: &Access, control: &Control) -> R
     let endpoint = |store, path: &[u8]| CloudEndpoint::new(store, path, control.stop(), true);
     let Some(key) = source.path.strip_suffix(b"/").map_or(Some(source.path.as_slice()).filter(|key| !key.is_empty()), |_| None) else {
         let root = source.path.strip_suffix(b"/").unwrap_or_default();
-        return Ok(From { opened: Opened::Cloud(endpoint(store, root)), one: None, what: Kind::Dir, real: PathBuf::new() });
+        return Ok(From::new(Opened::Cloud(endpoint(store, root)), None, Kind::Dir, PathBuf::new()));
     };
     let (root, name) = crate::transport::split_key(key);
     let endpoint = endpoint(store, root);
     let gone = || SyncError::new(ErrorKind::NotFound, "nothing is there").at("open the source", source.to_bytes());
     let (meta, _) = endpoint.stat(b"", name)?.ok_or_else(gone)?;
-    Ok(From { opened: Opened::Cloud(endpoint), one: Some(name.to_vec()), what: meta.kind, real: PathBuf::new() })
+    Ok(From::new(Opened::Cloud(endpoint), Some(name.to_vec()), meta.kind, PathBuf::new()))
 }
 
 /// Is it to be reached over SFTP, whatever else the host has?
@@ -314,12 +328,12 @@ fn open_sftp_source(source: &SyncPath, options: &Options, access: &Access, contr
     let one = if source.has_trailing_slash() { None } else { place.parent() };
     let Some((parent, name)) = one else {
         let endpoint = place.open(false).map_err(fail)?;
-        return Ok(From { opened: Opened::Sftp(endpoint), one: None, what: Kind::Dir, real: PathBuf::new() });
+        return Ok(From::new(Opened::Sftp(endpoint), None, Kind::Dir, PathBuf::new()));
     };
     let endpoint = parent.open(false).map_err(fail)?;
     let gone = || SyncError::os(Errno::NOENT, "open the source", source.to_bytes());
     let (meta, _) = endpoint.stat(b"", &name)?.ok_or_else(gone)?;
-    Ok(From { opened: Opened::Sftp(endpoint), one: Some(name), what: meta.kind, real: PathBuf::new() })
+    Ok(From::new(Opened::Sftp(endpoint), Some(name), meta.kind, PathBuf::new()))
 }
 
 /// The open destination, whether it has yet to be made, and the name there of a single entry.
@@ -475,11 +489,15 @@ fn refuse_distant_overlap(source: &dyn Endpoint, dest: &dyn Endpoint, from: &Fro
 }
 
 impl From {
+    fn new(opened: Opened, one: Option<Vec<u8>>, what: Kind, real: PathBuf) -> Self {
+        Self { opened, one, what, real, twin: None }
+    }
+
     fn needs<'f>(&'f self, holds_something: &'f dyn Fn() -> Result<()>) -> Needs<'f> {
         Needs {
             what: self.what,
             one: self.one.as_deref(),
-            local: self.opened.local().map(|opened| (opened, self.real.as_path())),
+            local: self.opened.local().or(self.twin.as_ref()).map(|opened| (opened, self.real.as_path())),
             capabilities: self.distant_capabilities(),
             holds_something,
         }

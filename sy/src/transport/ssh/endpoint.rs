@@ -8,10 +8,13 @@ use std::time::Duration;
 use super::SshConfig;
 use super::connect::{Start, Target, connect};
 use super::deploy;
+use super::here::{boot, is_here};
 use super::kept;
 use super::session::Session;
 use super::walk::{Found as Walked, Part, get_rest};
-use super::wire::message::{get_capabilities, get_found, get_listing, get_optional_meta, get_options, put_capabilities, put_options};
+use super::wire::message::{
+    get_capabilities, get_found, get_listing, get_optional_meta, get_options, put_capabilities, put_optional_meta, put_options,
+};
 use super::wire::zip::When;
 use super::wire::{Get, Kind, Put, body, garbled};
 use crate::cli::Options;
@@ -30,7 +33,23 @@ const MOST: u64 = 32;
 #[derive(Debug, Clone)]
 enum Role {
     Source { follow: Follow },
-    Dest { is_dir: bool, one: Option<Vec<u8>>, capabilities: Capabilities, options: Box<Options> },
+    Dest { is_dir: bool, one: Option<Vec<u8>>, capabilities: Capabilities, options: Box<Options>, here: Option<Here> },
+}
+
+/// Where a source on this machine is: its root, and the path of what is meant.
+#[derive(Debug, Clone)]
+pub struct Here {
+    pub root: Vec<u8>,
+    pub meta: Meta,
+    pub whole: Vec<u8>,
+}
+
+fn put_here(put: &mut Put, here: Option<&Here>) {
+    put.bytes(&boot()).bytes(here.map_or(&b""[..], |here| &here.root));
+    put_optional_meta(put, here.map(|here| &here.meta), None);
+    if let Some(here) = here {
+        put.bytes(&here.whole);
+    }
 }
 
 /// How to get to a root, again and again.
@@ -69,6 +88,7 @@ pub struct SshEndpoint {
 struct Known {
     capabilities: Capabilities,
     real: Vec<u8>,
+    boot: Vec<u8>,
     meta: Meta,
     one: Option<Vec<u8>>,
     is_dir: bool,
@@ -105,9 +125,10 @@ impl SshEndpoint {
         one: Option<&[u8]>,
         source: Capabilities,
         options: &Options,
+        here: Option<Here>,
         stop: &Stop,
     ) -> Result<Option<Self>> {
-        let role = Role::Dest { is_dir, one: one.map(<[u8]>::to_vec), capabilities: source, options: Box::new(options.clone()) };
+        let role = Role::Dest { is_dir, one: one.map(<[u8]>::to_vec), capabilities: source, options: Box::new(options.clone()), here };
         match Self::open(path, config, role, (options.compress, options.daemon_auto), stop) {
             Err(error) if error.kind == ErrorKind::NotFound && options.dry_run => Ok(None),
             other => other.map(Some),
@@ -199,6 +220,11 @@ impl SshEndpoint {
     /// One entry of the root, if the location names one.
     pub fn one(&self) -> Option<&[u8]> {
         self.known.one.as_deref()
+    }
+
+    /// Its path, if it is on this machine.
+    pub fn here(&self) -> Option<&[u8]> {
+        is_here(&self.known.boot, &self.known.real, &self.known.meta).then_some(&*self.known.real)
     }
 
     pub fn is_dir(&self) -> bool {
@@ -300,10 +326,11 @@ impl Way {
                 });
                 session.ask(Kind::OpenSource, request)?.done()?
             }
-            Role::Dest { is_dir, one, capabilities, options } => {
+            Role::Dest { is_dir, one, capabilities, options, here } => {
                 request.bool(beside).bool(*is_dir).option(one.as_deref());
                 put_capabilities(&mut request, capabilities);
                 put_options(&mut request, options);
+                put_here(&mut request, here.as_ref());
                 session.ask(Kind::OpenDest, request)?.done()?
             }
         };
@@ -322,13 +349,13 @@ impl Known {
             None
         };
         let capabilities = get_capabilities(get)?;
-        let real = get.bytes()?.to_vec();
+        let (real, boot) = (get.bytes()?.to_vec(), get.bytes()?.to_vec());
         let meta = get_optional_meta(get, None)?.ok_or_else(|| garbled("a root of which nothing is known"))?;
         let Some(options) = options else {
             let one = get.option()?.map(<[u8]>::to_vec);
             let is_dir = get.bool()?;
             get.end()?;
-            return Ok(Self { capabilities, real, meta, one, is_dir, dest: None });
+            return Ok(Self { capabilities, real, boot, meta, one, is_dir, dest: None });
         };
         let (made, as_name) = (get.bool()?, get.option()?.map(<[u8]>::to_vec));
         let mut spared = Vec::new();
@@ -341,7 +368,7 @@ impl Known {
         }
         get.end()?;
         let dest = Some(DestKnown { made, as_name, options, spared, leftovers });
-        Ok(Self { capabilities, real, meta, one: None, is_dir: true, dest })
+        Ok(Self { capabilities, real, boot, meta, one: None, is_dir: true, dest })
     }
 }
 

@@ -7,6 +7,7 @@ pub mod deploy;
 mod difference;
 mod endpoint;
 mod extents;
+mod here;
 mod kept;
 mod pull;
 mod push;
@@ -18,6 +19,6 @@ mod wire;
 mod writer;
 
 pub use config::{HostKeyPolicy, SshConfig};
-pub use endpoint::SshEndpoint;
+pub use endpoint::{Here, SshEndpoint};
 pub use pull::PullLane;
 pub use push::PushLane;

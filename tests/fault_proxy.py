@@ -42,6 +42,8 @@ class Request:
     sent: int = 0
     received: int = 0
     fault: "Fault | None" = None
+    # How many were under way when it came, itself among them.
+    at_once: int = 0
 
     @property
     def path(self) -> str:
@@ -354,6 +356,7 @@ class Proxy:
         request.kind = self.kind_of(request)
         with self._lock:
             self.requests.append(request)
+            request.at_once = self._open + 1
             rule = next((rule for rule in self.rules if rule.applies(request, self._dice)), None)
             fault = request.fault = rule.fault if rule else None
             self._open += 1

@@ -282,6 +282,21 @@ class S3Bucket:
         )
         return done["ETag"].strip('"')
 
+    def put_parts(self, key: str, parts: list[bytes], algorithm: str | None = None, **options) -> str:
+        """As other programs do it: with sums of the parts by some algorithm, and one over those. Returns the ETag."""
+        about = {"Bucket": self.name, "Key": key}
+        kind = {"ChecksumAlgorithm": algorithm, "ChecksumType": "COMPOSITE"} if algorithm else {}
+        about["UploadId"] = self._client.create_multipart_upload(**about, **kind, **options)["UploadId"]
+        sent = []
+        for number, part in enumerate(parts, 1):
+            own = {"ChecksumAlgorithm": algorithm} if algorithm else {}
+            done = self._client.upload_part(**about, PartNumber=number, Body=part, **own)
+            sums = {name: value for name, value in done.items() if name == f"Checksum{algorithm}"}
+            sent.append({"PartNumber": number, "ETag": done["ETag"], **sums})
+        kind.pop("ChecksumAlgorithm", None)
+        done = self._client.complete_multipart_upload(**about, **kind, MultipartUpload={"Parts": sent})
+        return done["ETag"].strip('"')
+
     def begin_upload(self, key: str) -> str:
         return self._client.create_multipart_upload(Bucket=self.name, Key=key)["UploadId"]
 
@@ -375,6 +390,9 @@ class AzureContainer:
 
     def get(self, key: str) -> bytes:
         return self._client.download_blob(key).readall()
+
+    def delete(self, key: str) -> None:
+        self._client.delete_blob(key)
 
     def metadata(self, key: str) -> dict[str, str]:
         return {

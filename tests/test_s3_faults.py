@@ -76,8 +76,8 @@ def test_a_write_whose_answer_is_lost_is_not_taken_for_somebody_elses(parted, pr
     if parted.name == "versitygw":
         kind = {"DELETE": "DELETES", "METADATA": "COPY"}.get(kind, kind)
     build(src, {"big": b"x" * (33 * MIB), "small": "1", "n": "2"})
-    bucket.put("gone 1", "1")
-    bucket.put("gone 2", "1")
+    for n in range(4):
+        bucket.put(f"gone {n}", "1")
     server, proxy = proxied(parted)
     rule = proxy.fault(Lost(), kind=kind, times=1)
     sync_at(server, f"{src}/", bucket.url(), delete=True, force_delete=True).done()
@@ -236,6 +236,28 @@ def test_a_clock_that_is_wrong_is_put_right(versitygw, bucket, proxied, sync_at,
     proxy.fault(skewed, kind="LIST", times=1)
     sync_at(server, f"{src}/", bucket.url())
     assert [request.headers["x-amz-date"][:8] for request in proxy.of("LIST")][1] == "20210331"
+
+
+def test_a_clock_that_is_wrong_is_put_right_also_where_answers_have_no_body(versitygw, bucket, proxied, sync_at, src):
+    build(src, {"a": "1"})
+    bucket.put("a", "?")
+    server, proxy = proxied(versitygw)
+    skewed = Answer(403, "RequestTimeTooSkewed", {"Date": "Wed, 31 Mar 2021 13:20:00 GMT"})
+    proxy.fault(skewed, kind=["HEAD", "GET"], times=2)
+    sync_at(server, f"{src}/", bucket.url(), checksum=True)
+    assert [request.headers["x-amz-date"][:8] for request in proxy.of("HEAD")][1] == "20210331"
+    assert proxy.of("GET")[0].headers["range"] == "bytes=0-0"
+
+
+def test_what_a_refusal_without_a_body_means_is_asked_only_once(versitygw, bucket, proxied, sync_at, src):
+    build(src, {"a": "1"})
+    bucket.put("a", "?")
+    server, proxy = proxied(versitygw)
+    proxy.fault(Answer(403, "AccessDenied", message="no reading here"), kind=["HEAD", "GET"])
+    outcome = sync_at(server, f"{src}/", bucket.url(), checksum=True)
+    assert outcome.code == 23 and [error["kind"] for error in outcome.errors] == ["permission_denied"]
+    assert "no reading here" in outcome.errors[0]["message"]
+    assert (proxy.count("HEAD"), proxy.count("GET")) == (1, 1)
 
 
 def test_a_service_that_is_not_there(moto, sync_at, src):

@@ -200,13 +200,9 @@ fn carry_out(cx: &Context<'_>, start: plan::Start, filter: &Filter, spared: Vec<
     std::thread::scope(|threads| {
         let _closer = Closer(&work.pool);
         let workers = cx.lane.and_then(|lane| lane.pace().workers).unwrap_or_else(|| workers(cx.options));
-        for n in 1..workers {
-            let pool = &work.pool;
-            std::thread::Builder::new()
-                .name(format!("sypy-{n}"))
-                .spawn_scoped(threads, move || pool.work())
-                .map_err(|error| SyncError::new(ErrorKind::Io, format!("can't start a thread: {error}")))?;
-        }
+        // The planner is one of them.
+        let started = work.pool.start(threads, workers.saturating_sub(1));
+        started.map_err(|error| SyncError::new(ErrorKind::Io, format!("can't start a thread: {error}")))?;
         let mut planner = Planner::new(cx, &work, &ahead, (descriptors / 12).clamp(1, 64), spared);
         let walked = planner.walk(start, filter.root());
         work.pool.drain();

@@ -18,7 +18,7 @@ use crate::cli::Links;
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::filter::Scope;
 use crate::transport::local::fits;
-use crate::transport::{Doomed, Held, Kind, Listing, Meta, Op, What, child_key};
+use crate::transport::{Doomed, Held, Kind, Lane, Listing, Meta, Op, What, child_key};
 
 /// A job has about this many bytes at most.
 const JOB_BYTES: u64 = 8 << 20;
@@ -147,6 +147,12 @@ impl<'w, 'r> Planner<'w, 'r> {
         for (_, error) in dest.iter().flat_map(|listing| &listing.unknown) {
             self.incomplete = true;
             self.cx.fail(error.clone());
+        }
+        if let Some(own) = source.as_ref().map(|listing| listing.own).filter(|&own| own > 0) {
+            let path = self.cx.source.path_of(&dir.key);
+            let path = String::from_utf8_lossy(&path);
+            self.cx.log(Level::Warning, &format!("left out {path}: it stands for the directory itself, but has {own} bytes of content"));
+            self.cx.skipped(&dir.key, Kind::File, own, Reason::NotPreserved);
         }
         let scope = match self.scope(parent_scope, &dir, source.as_ref()) {
             Ok(scope) => scope,
@@ -548,7 +554,7 @@ impl<'w, 'r> Planner<'w, 'r> {
         let Some(listing) = &frame.dest else { return };
         // What the source has under that name could not be read: it may be the same.
         let unknown = frame.source.as_ref().is_some_and(|source| source.unknown.iter().any(|(name, _)| **name == *listing.name(j)));
-        let meta = listing.item(j).meta;
+        let (meta, tag) = (listing.item(j).meta, listing.item(j).target.clone().filter(|_| listing.item(j).meta.tagged));
         if self.spared.iter().any(|spared| key == *spared || key.strip_prefix(spared.as_slice()).is_some_and(|rest| rest.starts_with(b"/")))
         {
             return self.hold();
@@ -564,7 +570,7 @@ impl<'w, 'r> Planner<'w, 'r> {
         if !self.cx.options.delete || unknown || self.has_other_kind(frame, listing.name(j), &key, meta.kind) {
             return self.hold();
         }
-        let doomed = Doomed { key, kind: meta.kind, size: meta.size, ino: meta.ino, mtime: meta.mtime };
+        let doomed = Doomed { key, kind: meta.kind, size: meta.size, ino: meta.ino, mtime: meta.mtime, tag };
         if meta.kind != Kind::Dir {
             return self.doom(doomed);
         }
@@ -601,7 +607,8 @@ impl<'w, 'r> Planner<'w, 'r> {
 
     fn doom(&mut self, doomed: Doomed) {
         let Some(frame) = self.frames.last() else { return };
-        let restore = frame.dir.like.filter(|_| self.cx.rules.keep.times).map(|like| like.mtime);
+        let restores = self.cx.rules.keep.times || self.cx.lane.is_some_and(Lane::restores_dirs);
+        let restore = frame.dir.like.filter(|_| restores).map(|like| like.mtime);
         if let Err(error) = self.graveyard.push(&doomed, restore) {
             // Without a full list of deletions none is made.
             self.incomplete = true;

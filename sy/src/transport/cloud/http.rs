@@ -179,6 +179,8 @@ pub struct Http {
     patience: Duration,
     stop: Stop,
     pub requests: AtomicU64,
+    /// How often the service has asked for fewer.
+    pub throttled: AtomicU64,
     pub connections: Option<u64>,
     _watch: Option<Watch>,
 }
@@ -222,6 +224,7 @@ impl Http {
             patience: Duration::from_secs(options.retry_timeout_secs),
             stop,
             requests: AtomicU64::new(0),
+            throttled: AtomicU64::new(0),
             connections: options.max_connections,
             _watch: watch,
         })
@@ -247,6 +250,7 @@ impl Http {
     pub fn send(&self, dialect: &dyn Dialect, request: &Request<'_>) -> Result<Answer> {
         let begun = Instant::now();
         let mut tries = 0;
+        let mut explained = request.method != Method::HEAD;
         loop {
             if !self.gate.pass(&|| self.stop.is_set()) {
                 return Err(self.refused());
@@ -256,8 +260,15 @@ impl Http {
                     self.gate.succeeded();
                     return Ok(answer);
                 }
-                Ok(Err(failed)) => {
+                Ok(Err(mut failed)) => {
+                    if !explained && matches!(failed.status, 400 | 403) {
+                        explained = true;
+                        failed = self.explain(dialect, request).unwrap_or(failed);
+                    }
                     let verdict = dialect.judge(&failed);
+                    if matches!((&verdict, failed.status), (Verdict::Later(_), 429 | 503)) {
+                        self.throttled.fetch_add(1, Relaxed);
+                    }
                     match &verdict {
                         Verdict::Later(_) => self.gate.failed(wait_asked_for(&failed)),
                         _ => self.gate.succeeded(),
@@ -284,6 +295,16 @@ impl Http {
             }
             self.nap(pause);
         }
+    }
+
+    /// An answer to HEAD has no body, so it does not say what is wrong: credentials that have expired look like those that never
+    /// were any good. The same question by GET, for one byte, does. `None` if that fails in another way, or not at all.
+    fn explain(&self, dialect: &dyn Dialect, request: &Request<'_>) -> Option<Failed> {
+        let mut parts = request.parts().ok()?;
+        parts.method = Method::GET;
+        parts.headers.insert(http::header::RANGE, http::HeaderValue::from_static("bytes=0-0"));
+        dialect.sign(&mut parts).ok()?;
+        self.exchange(parts, Body::Empty).ok()?.err().filter(|failed| matches!(failed.status, 400 | 401 | 403))
     }
 
     /// Why nothing can be sent any more.

@@ -8,21 +8,27 @@ pub(super) mod attributes;
 mod auth;
 #[cfg(feature = "azure")]
 mod azure;
+mod blocks;
 mod client;
+mod composite;
 mod config;
 mod deletes;
 mod download;
 mod endpoint;
+mod fetch;
 mod gate;
 #[cfg(feature = "gcs")]
 mod gcs;
 pub(super) mod http;
 mod pages;
+mod parts;
 mod ranges;
 mod relay;
 mod removal;
 #[cfg(feature = "s3")]
 mod s3;
+mod send;
+mod slots;
 mod spool;
 pub(super) mod store;
 pub(super) mod sums;
@@ -50,6 +56,10 @@ pub use upload::{LocalSource, UploadLane};
 pub use walk::Seen;
 pub use writer::plain_key;
 pub(super) use writer::{Content, read_error};
+
+/// Metadata that holds the check sum of a whole that came in parts, where the service keeps none by itself. The name and the
+/// form are those under which S3 tells the same sum.
+const WHOLE: &str = "crc64nvme";
 
 /// A tag without the quotation marks that it has in headers, and not always in lists.
 fn bare(tag: &str) -> String {

@@ -147,6 +147,15 @@ impl Credentials {
         matches!(self.from, From::Nobody)
     }
 
+    /// Who it is that the account does not tell: tokens of two accounts look alike there. Nothing that a token could be made from.
+    pub fn id(&self) -> Option<String> {
+        match &self.from {
+            From::Given(token) => Some(blake3::hash(token.expose().as_bytes()).to_hex()[..16].to_owned()),
+            From::Function(refresh) => Some(format!("function {:p}", Refresh::as_ptr(refresh))),
+            _ => None,
+        }
+    }
+
     /// Which account it is, as far as that is known for longer than a token lives.
     pub fn account(&self) -> String {
         match &self.from {

@@ -87,7 +87,8 @@ pub fn get_doomed(get: &mut Get<'_>, dir: &[u8]) -> Result<Doomed> {
     let is_dir = get.bool()?;
     let (size, ino, mtime) = (get.u64()?, get.u64()?, get.time()?);
     let kind = if is_dir { Kind::Dir } else { at(&KINDS, get.u8()?)? };
-    Ok(Doomed { key, kind, size, ino, mtime })
+    // The other side is a tree, whose entries have no tags.
+    Ok(Doomed { key, kind, size, ino, mtime, tag: None })
 }
 
 const KINDS: [Kind; 6] = [Kind::File, Kind::Symlink, Kind::Fifo, Kind::Socket, Kind::CharDevice, Kind::BlockDevice];

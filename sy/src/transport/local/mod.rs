@@ -75,6 +75,17 @@ impl LocalEndpoint {
         self.root.fd()
     }
 
+    /// The device of the root's file system.
+    pub fn device(&self) -> Option<u64> {
+        stat_fd(self.root.fd()).ok().map(|meta| meta.dev)
+    }
+
+    /// Does `syncfs` make pages clean, so that the next write through a memory map shows? File systems in memory have
+    /// nowhere to write them.
+    pub fn cleans_pages(&self) -> bool {
+        list::is_on_disk(self.root.fd())
+    }
+
     /// The path without links.
     pub fn real_path(&self) -> &[u8] {
         self.root.real()

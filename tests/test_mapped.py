@@ -13,6 +13,13 @@ from trees import build, text
 
 LONG_AGO = 0.1  # s; clocks of file systems tick more often
 
+# What is dirty is written out file by file, or, once there were many files, all at a time.
+few_or_many = pytest.mark.parametrize("before", [0, 200])
+
+
+def tree(before):
+    return {"d/f": "content"} | {f"a{n}": str(n) for n in range(before)}
+
 
 @contextmanager
 def mapped(path):
@@ -32,20 +39,22 @@ def changes_are_found(src, dst, content):
     assert text(dst / "d/f") == "Content"
 
 
-def test_a_later_write_is_found(src, dst):
-    build(src, {"d/f": "content"})
+@few_or_many
+def test_a_later_write_is_found(src, dst, before):
+    build(src, tree(before))
     sypy.sync(f"{src}/", f"{dst}/")
     with mapped(src / "d/f") as content:
         changes_are_found(src, dst, content)
 
 
-def test_a_page_that_is_written_to_all_the_time_is_not_trusted(src, mount):
+@few_or_many
+def test_a_page_that_is_written_to_all_the_time_is_not_trusted(src, mount, before):
     dst = mount("ext4", size="300m", mkfs=["-q", "-F"]) / "dst"
     how = {"checksum": True, "preserve_times": False}
-    build(src, {"d/f": "content"})
+    build(src, tree(before))
     sypy.sync(f"{src}/", f"{dst}/", **how)
     with mapped(src / "d/f") as content:
-        # A run begins by having what is dirty written, which takes a while at the destination.
+        # A run may begin by having what is dirty written, which takes a while at the destination.
         (dst.parent / "dirty").write_bytes(bytes(128 << 20))
         over = threading.Event()
 

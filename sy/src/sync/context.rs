@@ -161,7 +161,7 @@ impl Context<'_> {
             self.control.set_current(&dir.key_of(&op.name));
         }
         if let (true, Some(known)) = (transfer, self.known) {
-            known.make_pages_clean();
+            op.write_out = !known.make_pages_clean();
         }
         add(&self.control.active, 1);
         let outcome = match self.lane {

@@ -429,7 +429,7 @@ impl<'w, 'r> Planner<'w, 'r> {
             None => (name.into(), None),
         };
         let (target, dest_target) = (target.clone(), dest_target.map(Into::into));
-        let mut op = Op { name, source_name, source: meta, target, dest, dest_target, what, reason };
+        let mut op = Op { name, source_name, source: meta, target, dest, dest_target, what, reason, write_out: false };
         let mut blocked = false;
         if dir_in_the_way.is_some() {
             if cx.options.delete {

@@ -120,10 +120,3 @@ pub fn mtime_precision(dir: BorrowedFd<'_>) -> u64 {
         _ => 1,
     }
 }
-
-/// Is this no file system that lives in memory?
-pub fn is_on_disk(dir: BorrowedFd<'_>) -> bool {
-    const TMPFS: u64 = 0x0102_1994;
-    const RAMFS: u64 = 0x8584_58f6;
-    rustix::fs::fstatfs(dir).is_ok_and(|s| ![TMPFS, RAMFS].contains(&(s.f_type as u64 & 0xffff_ffff)))
-}

@@ -5,6 +5,7 @@ mod attributes;
 mod data;
 mod lane;
 mod list;
+mod pages;
 mod place;
 mod reader;
 mod remove;
@@ -21,6 +22,7 @@ pub use aside::{Aside, backup_stamp};
 pub use attributes::{Keep, same_time};
 pub use data::{Limiter, check_room};
 pub use lane::LocalLane;
+pub use pages::Pages;
 pub use reader::{Reader, changed};
 pub use root::{Follow, stat_at, stat_fd};
 #[cfg(feature = "opendal")]
@@ -80,10 +82,9 @@ impl LocalEndpoint {
         stat_fd(self.root.fd()).ok().map(|meta| meta.dev)
     }
 
-    /// Does `syncfs` make pages clean, so that the next write through a memory map shows? File systems in memory have
-    /// nowhere to write them.
-    pub fn cleans_pages(&self) -> bool {
-        list::is_on_disk(self.root.fd())
+    /// How writes through memory maps can be made to show.
+    pub fn pages(&self) -> Pages {
+        Pages::of(self.root.fd())
     }
 
     /// The path without links.

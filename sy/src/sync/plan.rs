@@ -2,8 +2,8 @@
 //!
 //! One thread plans; what it decides is in order and the same in a dry run. Deletions are only gathered here.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, PoisonError};
 
 use super::apply::{After, Work};
 use super::compare::{decide, same_content};
@@ -394,32 +394,29 @@ impl<'w, 'r> Planner<'w, 'r> {
         let cx = self.cx;
         let Some(frame) = self.frames.last() else { return Ok(()) };
         let (Some(listing), Some(i)) = (&frame.source, row.source) else { return Ok(()) };
-        let (meta, target) = (listing.item(i as usize).meta, listing.item(i as usize).target.clone());
-        let name: Box<[u8]> = listing.name(i as usize).into();
+        let (meta, target, name) = (listing.item(i as usize).meta, &listing.item(i as usize).target, listing.name(i as usize));
         cx.tally.files_scanned.fetch_add(1, Relaxed);
         cx.control.scanned.fetch_add(1, Relaxed);
         if meta.kind == Kind::Symlink && cx.options.links == Links::Skip {
             cx.skipped(&key, Kind::Symlink, 0, Reason::NotPreserved);
             return Ok(());
         }
-        if self.is_unknown_at_dest(&name) {
+        if self.is_unknown_at_dest(name) {
             return Ok(());
         }
         let twin = row.dest.and_then(|j| frame.dest.as_ref().map(|listing| listing.item(j as usize)));
         let dir_in_the_way = match (&frame.dest, twin) {
-            (Some(dest), None) if listing.find(&name, true).is_none() || !cx.dest.is_some_and(|dest| dest.capabilities().any_name) => {
-                dest.find(&name, true).map(|j| dest.item(j).meta)
+            (Some(dest), None) if listing.find(name, true).is_none() || !cx.dest.is_some_and(|dest| dest.capabilities().any_name) => {
+                dest.find(name, true).map(|j| dest.item(j).meta)
             }
             _ => None,
         };
         let dest = twin.map(|item| item.meta).or(dir_in_the_way);
-        let dest_target = twin.and_then(|item| item.target.clone());
-        let decision = decide(&cx.rules, &meta, target.as_deref(), dest.as_ref(), dest_target.as_deref());
+        let dest_target = twin.and_then(|item| item.target.as_deref());
+        let decision = decide(&cx.rules, &meta, target.as_deref(), dest.as_ref(), dest_target);
         let decision = match (decision, self.cx.known, &dest) {
             // Read and found equal before, and neither side changed since.
-            (Ok((What::CopyIfDifferent | What::Ask, _)), Some(known), Some(dest))
-                if known.lock().unwrap_or_else(PoisonError::into_inner).equal(&key, &meta, dest) =>
-            {
+            (Ok((What::CopyIfDifferent | What::Ask, _)), Some(known), Some(dest)) if known.equal(&key, &meta, dest) => {
                 same_content(&cx.rules, &meta, dest)
             }
             (decision, _, _) => decision,
@@ -434,10 +431,11 @@ impl<'w, 'r> Planner<'w, 'r> {
             }
         };
         let (name, source_name) = match &self.rename {
-            Some(new) => (new.clone(), Some(name)),
-            None => (name, None),
+            Some(new) => (new.clone(), Some(name.into())),
+            None => (name.into(), None),
         };
-        let mut op = Op { name, source_name, source: meta, target, dest, dest_target, what, reason };
+        let (target, dest_target) = (target.clone(), dest_target.map(Into::into));
+        let mut op = Op { name, source_name, source: meta, target, dest, dest_target, what, reason, write_out: false };
         let mut blocked = false;
         if dir_in_the_way.is_some() {
             if cx.options.delete {

@@ -22,6 +22,8 @@ pub struct Op {
     pub dest_target: Option<Box<[u8]>>,
     pub what: What,
     pub reason: Reason,
+    /// The pages of both files have to be made clean before they are read.
+    pub write_out: bool,
 }
 
 impl Op {

@@ -3,6 +3,7 @@
 //! Data has one way through: scan → compare → plan → apply → stats.
 
 pub mod cli;
+pub mod delta;
 pub mod error;
 pub mod filter;
 pub mod list;

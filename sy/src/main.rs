@@ -8,6 +8,11 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
 fn main() -> ExitCode {
+    let argv: Vec<_> = std::env::args_os().collect();
+    if sy::cli::is_agent(&argv) {
+        // Signals end it as they end any other program.
+        return ExitCode::from(sy::cli::serve());
+    }
     let control = Arc::new(sy::Control::default());
     let caught = Arc::new(AtomicUsize::new(0));
     let ignored = ignored_signals();
@@ -18,7 +23,7 @@ fn main() -> ExitCode {
         // Without a handler a signal still ends the process, only less tidily.
         let _ = catch(signal, &control, &caught);
     }
-    let code = sy::cli::main(std::env::args_os().collect(), &control);
+    let code = sy::cli::main(argv, &control);
     let signal = u8::try_from(caught.load(Relaxed)).unwrap_or_default();
     ExitCode::from(if code == sy::cli::INTERRUPTED && signal != 0 { 128 + signal } else { code })
 }

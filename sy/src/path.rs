@@ -109,6 +109,11 @@ impl SyncPath {
         self.scheme == Scheme::Local
     }
 
+    /// Is it a path on a host that is reached by SSH?
+    pub fn is_on_host(&self) -> bool {
+        matches!(self.scheme, Scheme::Ssh { .. })
+    }
+
     pub fn has_trailing_slash(&self) -> bool {
         self.path.last() == Some(&b'/')
     }

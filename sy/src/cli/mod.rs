@@ -26,10 +26,12 @@ pub use report::summary;
 pub use values::{Conflict, Links, OptionValue, Size, Span, Value};
 
 use std::ffi::OsString;
+use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::sync::{self, Control, Observer, Outcome};
+use crate::transport::ssh::agent;
 use line::{Asked, Early, Line};
 use screen::Screen;
 
@@ -92,7 +94,30 @@ pub fn main(argv: Vec<OsString>, control: &Arc<Control>) -> u8 {
     })
 }
 
+/// Does a command line start the other side of a connection? Then nothing else may read its input or write to its output.
+pub fn is_agent(argv: &[OsString]) -> bool {
+    argv.len() == 2 && argv[1] == agent::COMMAND
+}
+
+/// Serves whoever started this process until the connection ends.
+pub fn serve() -> u8 {
+    let own = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().map(std::fs::File::from);
+    match (own(std::io::stdin().as_fd()), own(std::io::stdout().as_fd())) {
+        (Ok(input), Ok(output)) => {
+            if agent::serve(input, output) {
+                exit::DONE
+            } else {
+                exit::REFUSED
+            }
+        }
+        _ => exit::REFUSED,
+    }
+}
+
 fn run(argv: &[OsString], control: &Arc<Control>) -> u8 {
+    if is_agent(argv) {
+        return serve();
+    }
     screen::open_standard_streams();
     let line = match line::parse(argv) {
         Ok(Asked::Sync(line)) => *line,

@@ -9,7 +9,7 @@ use super::dir::Dir;
 use super::event::Level;
 use super::pool::Pool;
 use crate::error::{ErrorKind, SyncError};
-use crate::transport::{Applied, Op, What};
+use crate::transport::{Applied, Lane, Op, What};
 
 /// What takes the place of a directory that is to be deleted first.
 pub struct After<'r> {
@@ -49,6 +49,10 @@ impl<'r> Work<'r> {
         let held = cx.lane.filter(|_| !cx.dry_run()).map(|lane| lane.hold(&dir));
         let job = move || {
             let _held = held;
+            if cx.lane.is_some_and(Lane::takes_several) && !cx.dry_run() {
+                let mut ops = ops;
+                return cx.perform_all(&dir, &mut ops, &mut |op, error| failed(cx, &again, &dir, op.clone(), None, error));
+            }
             for op in ops {
                 if cx.control.should_stop() {
                     return;
@@ -60,6 +64,13 @@ impl<'r> Work<'r> {
             job();
         } else {
             self.pool.submit(Box::new(job));
+        }
+    }
+
+    /// Waits for what was begun without waiting for its end.
+    pub fn settle(&self) {
+        if let Some(lane) = self.cx.lane {
+            lane.settle(&mut |error| self.cx.fail(error));
         }
     }
 

@@ -172,6 +172,29 @@ impl Context<'_> {
         if transfer {
             add(&self.control.transfers, 1);
         }
+        self.concluded(dir, op, outcome)
+    }
+
+    /// Carries out operations of one directory together. `failed` hears of those that went wrong.
+    pub fn perform_all(&self, dir: &Dir<'_>, ops: &mut [Op], failed: &mut dyn FnMut(&Op, SyncError)) {
+        let Some(lane) = self.lane else { return };
+        if let Some(large) = ops.iter().find(|op| op.source.size >= 1 << 20) {
+            self.control.set_current(&dir.key_of(&large.name));
+        }
+        add(&self.control.active, 1);
+        lane.apply_all(dir, ops, &mut |op, outcome| {
+            if matches!(op.what, What::Copy | What::CopyIfDifferent) {
+                add(&self.control.transfers, 1);
+            }
+            if let Err(error) = self.concluded(dir, op, outcome) {
+                failed(op, error);
+            }
+        });
+        self.control.active.fetch_sub(1, Relaxed);
+    }
+
+    /// Counts what came of an operation, and does what follows from it.
+    fn concluded(&self, dir: &Dir<'_>, op: &Op, outcome: Result<Done, SyncError>) -> Result<(), SyncError> {
         match outcome {
             Ok(Done { applied, made }) => {
                 if let (What::CopyIfDifferent, Applied::Same, Some(dest)) = (op.what, applied, &op.dest) {

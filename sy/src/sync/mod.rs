@@ -11,7 +11,7 @@ mod frame;
 mod hardlinks;
 mod plan;
 mod pool;
-mod preflight;
+pub(crate) mod preflight;
 mod scan;
 mod stats;
 
@@ -113,7 +113,8 @@ fn run_inner(
     let sides = preflight::open(source, dest, &mut options, accesses, control)?;
     let options = &options;
     let _lock = match &sides.dest {
-        Some(dest) if !options.dry_run => {
+        // The agent of a host holds one there.
+        Some(dest) if !options.dry_run && !matches!(dest, Opened::Ssh(_)) => {
             let lock = match dest.local() {
                 Some(dest) => crate::state::lock_tree(Path::new(OsStr::from_bytes(dest.real_path())), sides.only())?,
                 None => crate::state::lock_name(&dest.endpoint().identity(), sides.only(), &dest.endpoint().path_of(b""))?,
@@ -165,7 +166,11 @@ fn run_inner(
 fn index(sides: &Sides, options: &Options) -> Option<Index> {
     let dest = sides.dest.as_ref()?;
     let identities = (sides.source.endpoint().identity(), dest.endpoint().identity());
+    let clouds = [&sides.source, dest].iter().any(|side| matches!(side, Opened::Cloud(_)));
     match (sides.source.local(), dest.local()) {
+        // Over SFTP a file is known by its size and a time of whole seconds: no proof that its content is the same still.
+        _ if options.checksum && [&sides.source, dest].iter().any(|side| matches!(side, Opened::Sftp(_))) => None,
+        (None, _) | (_, None) if !clouds => options.checksum.then(|| Index::open(&identities.0, &identities.1, b"")).flatten(),
         (Some(source), Some(dest)) => {
             if options.checksum && !options.dry_run {
                 // A page that is written through a memory map shows in the file's times only the first time after it was
@@ -176,8 +181,6 @@ fn index(sides: &Sides, options: &Options) -> Option<Index> {
             }
             options.checksum.then(|| Index::open(&identities.0, &identities.1, b"")).flatten()
         }
-        // On a host a file is known by its size and a time of whole seconds only: that is no proof that it is the same still.
-        _ if [&sides.source, dest].into_iter().any(|side| matches!(side, Opened::Sftp(_))) => None,
         _ => {
             let keep = (options.preserve_times, options.preserve_permissions, options.preserve_owner);
             let one = sides.only().map(<[u8]>::to_vec);
@@ -207,7 +210,9 @@ fn carry_out(cx: &Context<'_>, start: plan::Start, filter: &Filter, spared: Vec<
         let walked = planner.walk(start, filter.root());
         work.pool.drain();
         walked?;
+        work.settle();
         work.retry();
+        work.settle();
         stopped(cx.control)?;
         if cx.control.gave_up() {
             // Not everything was looked at, so nothing may be deleted.
@@ -221,6 +226,8 @@ fn carry_out(cx: &Context<'_>, start: plan::Start, filter: &Filter, spared: Vec<
         let deleted = delete(cx, &work, &mut planner);
         work.after_deletions(std::mem::take(&mut planner.after_deletions), matches!(deleted, Ok(true)));
         work.give_up();
+        drop(planner);
+        work.settle();
         deleted?;
         stopped(cx.control)?;
         match cx.lane {

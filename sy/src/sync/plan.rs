@@ -667,10 +667,10 @@ impl<'w, 'r> Planner<'w, 'r> {
                 continue;
             }
             let mut ahead = Ahead::default();
-            if from {
+            if from && !cx.source.lists_ahead() {
                 ahead.source = Some(Wanted::new(cx.source, key.clone(), self.ahead));
             }
-            if let (true, Some(dest)) = (to, cx.dest) {
+            if let (true, Some(dest)) = (to, cx.dest.filter(|dest| !dest.lists_ahead())) {
                 ahead.dest = Some(Wanted::new(dest, key, self.ahead));
             }
             soon.extend([&ahead.source, &ahead.dest].into_iter().flatten().cloned());

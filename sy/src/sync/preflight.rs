@@ -15,7 +15,7 @@ use crate::transport::access::{Access, Accesses};
 use crate::transport::cloud::{CloudEndpoint, plain_key};
 use crate::transport::local::{Aside, Follow, LocalEndpoint};
 use crate::transport::open::{self, Opened};
-use crate::transport::ssh::sftp;
+use crate::transport::ssh::{SshEndpoint, is_no_agent, sftp};
 use crate::transport::{Capabilities, Endpoint, Kind, Listing, Meta};
 
 /// As `both_names` would name it together with its value.
@@ -41,18 +41,18 @@ pub fn check_options(source: &SyncPath, dest: &SyncPath, options: &Options) -> R
     for path in [source, dest] {
         open::check(path)?;
     }
+    let on_host = source.is_on_host() || dest.is_on_host();
     for (set, name, why) in [
-        (options.compress && !is_host(source) && !is_host(dest), "compress", "only what travels over SSH is compressed"),
-        (options.daemon_auto, "daemon_auto", "only connections over SSH are kept"),
+        (options.compress && !on_host, "compress", "only what travels over SSH is compressed"),
+        (options.daemon_auto && !on_host, "daemon_auto", "only connections over SSH are kept"),
         (options.bidirectional, "bidirectional", "this version of sypy syncs one way only"),
         (options.conflict_resolve != Options::default().conflict_resolve, "conflict_resolve", "this version of sypy syncs one way only"),
         (
-            options.trash && !dest.is_local(),
+            options.trash && !dest.is_local() && !dest.is_on_host(),
             "trash",
-            "only local file systems have a trash; backup_dir (--backup-dir) keeps what is replaced",
+            "an object store has no trash; backup_dir (--backup-dir) keeps what is replaced",
         ),
-        (options.links == Links::Follow && is_host(source), "links", "on a host links are not followed"),
-        (options.links == Links::Follow && !source.is_local(), "links", "links in an object store lead nowhere"),
+        (options.links == Links::Follow && !source.is_local() && !source.is_on_host(), "links", "links in an object store lead nowhere"),
     ] {
         if set {
             return Err(SyncError::unsupported(format!(
@@ -124,6 +124,26 @@ struct From {
     real: PathBuf,
 }
 
+/// A local source, open.
+pub struct LocalSource {
+    pub opened: LocalEndpoint,
+    pub one: Option<Vec<u8>>,
+    pub what: Kind,
+    pub real: PathBuf,
+}
+
+/// What the destination has to know of the source.
+pub struct Needs<'f> {
+    pub what: Kind,
+    pub one: Option<&'f [u8]>,
+    /// The source where it is on this machine, and its path without links.
+    pub local: Option<(&'f LocalEndpoint, &'f Path)>,
+    /// What a source elsewhere can tell; a local one tells all.
+    pub capabilities: Option<Capabilities>,
+    /// Refuses a source that is not there.
+    pub holds_something: &'f dyn Fn() -> Result<()>,
+}
+
 /// Opens both sides, making the destination, after everything that can be checked has been.
 pub fn open(source: &SyncPath, dest: &SyncPath, options: &mut Options, accesses: &Accesses, control: &Control) -> Result<Sides> {
     let follow = match (options.links, options.unsafe_links) {
@@ -132,13 +152,20 @@ pub fn open(source: &SyncPath, dest: &SyncPath, options: &mut Options, accesses:
         _ => Follow::Never,
     };
     let from = match source.as_local() {
-        Some(path) => open_local_source(path, source.has_trailing_slash(), follow, control)?,
-        None if is_host(source) => open_sftp_source(source, options, &accesses.source, control)?,
+        Some(path) => {
+            let LocalSource { opened, one, what, real } = open_local_source(path, source.has_trailing_slash(), follow, control)?;
+            From { opened: Opened::Local(opened), one, what, real }
+        }
+        None if source.is_on_host() => open_host_source(source, options, &accesses.source, follow, control)?,
         None => open_cloud_source(source, &accesses.source, control)?,
     };
     let (opened, made, as_name) = match dest.as_local() {
-        Some(path) => open_local_dest(path, dest, &from, options, control)?,
-        None if is_host(dest) => open_sftp_dest(dest, &from, options, &accesses.dest, control)?,
+        Some(path) => {
+            let LocalDest { opened, made, as_name } =
+                open_local_dest(path, dest, &from.needs(&|| from.must_hold_something()), options, control)?;
+            (opened.map(Opened::Local), made, as_name)
+        }
+        None if dest.is_on_host() => open_host_dest(dest, &from, options, &accesses.dest, control)?,
         None => open_cloud_dest(dest, &from, options, &accesses.dest, control)?,
     };
     let start = match from.one {
@@ -148,7 +175,7 @@ pub fn open(source: &SyncPath, dest: &SyncPath, options: &mut Options, accesses:
     Ok(Sides { source: from.opened, dest: opened, start })
 }
 
-fn open_local_source(from: &Path, trailing_slash: bool, follow: Follow, control: &Control) -> Result<From> {
+pub fn open_local_source(from: &Path, trailing_slash: bool, follow: Follow, control: &Control) -> Result<LocalSource> {
     let contents = trailing_slash || !matches!(from.components().next_back(), Some(Component::Normal(_)));
     let (root, one) = if contents {
         (from.to_path_buf(), None)
@@ -165,7 +192,92 @@ fn open_local_source(from: &Path, trailing_slash: bool, follow: Follow, control:
     // A link that is followed is where it leads.
     let followed = one.as_deref().filter(|_| follow != Follow::Never && what == Kind::Dir).and_then(|name| opened.real_path_of(name));
     let real = followed.map_or_else(|| real(opened.real_path(), one.as_deref()), |path| real(&path, None));
-    Ok(From { opened: Opened::Local(opened), one, what, real })
+    Ok(LocalSource { opened, one, what, real })
+}
+
+/// Through an agent there, or over SFTP where it is asked for or there is no agent.
+fn open_host_source(source: &SyncPath, options: &Options, access: &Access, follow: Follow, control: &Control) -> Result<From> {
+    if is_sftp(source) {
+        return open_sftp_source(source, options, access, control);
+    }
+    match open_ssh_source(source, access, follow, control) {
+        Err(error) if is_no_agent(&error) && may_fall_back(access) => open_sftp_source(source, options, access, control),
+        opened => opened,
+    }
+}
+
+fn open_host_dest(dest: &SyncPath, from: &From, options: &mut Options, access: &Access, control: &Control) -> Result<Dest> {
+    if is_sftp(dest) {
+        return open_sftp_dest(dest, from, options, access, control);
+    }
+    match open_ssh_dest(dest, from, options, access, control) {
+        Err(error) if is_no_agent(&error) && may_fall_back(access) => open_sftp_dest(dest, from, options, access, control),
+        opened => opened,
+    }
+}
+
+fn is_sftp(path: &SyncPath) -> bool {
+    matches!(path.scheme, Scheme::Ssh { sftp: true, .. })
+}
+
+/// Who names the agent wants no other way.
+fn may_fall_back(access: &Access) -> bool {
+    access.ssh.as_ref().is_none_or(|config| config.agent_path.is_none())
+}
+
+fn open_ssh_source(source: &SyncPath, access: &Access, follow: Follow, control: &Control) -> Result<From> {
+    let config = access.ssh.clone().unwrap_or_default();
+    let endpoint = SshEndpoint::source(source, &config, follow, &control.stop())?;
+    let one = endpoint.one().map(<[u8]>::to_vec);
+    let what = if endpoint.is_dir() { Kind::Dir } else { Kind::File };
+    Ok(From { opened: Opened::Ssh(Box::new(endpoint)), one, what, real: PathBuf::new() })
+}
+
+fn open_ssh_dest(dest: &SyncPath, from: &From, options: &mut Options, access: &Access, control: &Control) -> Result<Dest> {
+    from.must_hold_something()?;
+    let config = access.ssh.clone().unwrap_or_default();
+    let (one, source) = (from.one.as_deref(), from.opened.endpoint().capabilities());
+    let opened = SshEndpoint::dest(dest, &config, from.what == Kind::Dir, one, source, options, &control.stop())?;
+    let Some(endpoint) = opened else { return Ok((None, true, None)) };
+    let Some(known) = endpoint.dest_known() else { return Ok((None, true, None)) };
+    for (own, theirs) in [
+        (&mut options.preserve_xattrs, known.options.preserve_xattrs),
+        (&mut options.preserve_acls, known.options.preserve_acls),
+        (&mut options.preserve_owner, known.options.preserve_owner),
+        (&mut options.preserve_hardlinks, known.options.preserve_hardlinks),
+        (&mut options.preserve_devices, known.options.preserve_devices),
+    ] {
+        *own = theirs;
+    }
+    let (made, as_name) = (known.made, known.as_name.clone());
+    Ok((Some(Opened::Ssh(Box::new(endpoint))), made, as_name))
+}
+
+fn place(path: &SyncPath, options: &Options, access: &Access, control: &Control) -> Result<sftp::Place> {
+    if options.daemon_auto {
+        return Err(SyncError::unsupported(format!("{} can't be honoured: only an agent is kept", both_names("daemon_auto"))));
+    }
+    let again = sftp::Again { times: options.retry, delay: options.retry_delay.0 };
+    let mut config = access.ssh.clone().unwrap_or_default();
+    config.compression |= options.compress;
+    sftp::Place::connect(path, &config, again, &control.stop())
+}
+
+fn open_sftp_source(source: &SyncPath, options: &Options, access: &Access, control: &Control) -> Result<From> {
+    if options.links == Links::Follow {
+        return Err(SyncError::unsupported(format!("{FOLLOW} can't be honoured: over SFTP links are not followed")));
+    }
+    let place = place(source, options, access, control)?;
+    let fail = |failure: sftp::Failure| failure.at("open the source", source.to_bytes());
+    let one = if source.has_trailing_slash() { None } else { place.parent() };
+    let Some((parent, name)) = one else {
+        let endpoint = place.open(false).map_err(fail)?;
+        return Ok(From { opened: Opened::Sftp(Box::new(endpoint)), one: None, what: Kind::Dir, real: PathBuf::new() });
+    };
+    let endpoint = parent.open(false).map_err(fail)?;
+    let gone = || SyncError::os(Errno::NOENT, "open the source", source.to_bytes());
+    let (meta, _) = endpoint.stat(b"", &name)?.ok_or_else(gone)?;
+    Ok(From { opened: Opened::Sftp(Box::new(endpoint)), one: Some(name), what: meta.kind, real: PathBuf::new() })
 }
 
 /// A key without a slash at the end may be an object, or a directory that goes as such.
@@ -183,35 +295,20 @@ fn open_cloud_source(source: &SyncPath, access: &Access, control: &Control) -> R
     Ok(From { opened: Opened::Cloud(endpoint), one: Some(name.to_vec()), what: meta.kind, real: PathBuf::new() })
 }
 
-fn is_host(path: &SyncPath) -> bool {
-    matches!(path.scheme, Scheme::Ssh { .. })
-}
-
-fn place(path: &SyncPath, options: &Options, access: &Access, control: &Control) -> Result<sftp::Place> {
-    let again = sftp::Again { times: options.retry, delay: options.retry_delay.0 };
-    let mut config = access.ssh.clone().unwrap_or_default();
-    config.compression |= options.compress;
-    sftp::Place::connect(path, &config, again, &control.stop())
-}
-
-fn open_sftp_source(source: &SyncPath, options: &Options, access: &Access, control: &Control) -> Result<From> {
-    let place = place(source, options, access, control)?;
-    let fail = |failure: sftp::Failure| failure.at("open the source", source.to_bytes());
-    let one = if source.has_trailing_slash() { None } else { place.parent() };
-    let Some((parent, name)) = one else {
-        let endpoint = place.open(false).map_err(fail)?;
-        return Ok(From { opened: Opened::Sftp(endpoint), one: None, what: Kind::Dir, real: PathBuf::new() });
-    };
-    let endpoint = parent.open(false).map_err(fail)?;
-    let gone = || SyncError::os(Errno::NOENT, "open the source", source.to_bytes());
-    let (meta, _) = endpoint.stat(b"", &name)?.ok_or_else(gone)?;
-    Ok(From { opened: Opened::Sftp(endpoint), one: Some(name), what: meta.kind, real: PathBuf::new() })
-}
-
 /// The open destination, whether it has yet to be made, and the name there of a single entry.
 type Dest = (Option<Opened>, bool, Option<Vec<u8>>);
 
-fn open_local_dest(to: &Path, dest: &SyncPath, from: &From, options: &mut Options, control: &Control) -> Result<Dest> {
+/// A local destination.
+pub struct LocalDest {
+    /// `None` where a dry run finds nothing.
+    pub opened: Option<LocalEndpoint>,
+    /// It was not there.
+    pub made: bool,
+    /// The name there of a single entry, where that is another.
+    pub as_name: Option<Vec<u8>>,
+}
+
+pub fn open_local_dest(to: &Path, dest: &SyncPath, from: &Needs<'_>, options: &mut Options, control: &Control) -> Result<LocalDest> {
     let dest_state = match rustix::fs::stat(to) {
         Ok(state) if rustix::fs::FileType::from_raw_mode(state.st_mode).is_dir() => State::Directory,
         Ok(_) => State::Other,
@@ -225,10 +322,10 @@ fn open_local_dest(to: &Path, dest: &SyncPath, from: &From, options: &mut Option
     }
     let (dest_root, as_name) =
         if renamed { (parent_of(to), to.file_name().map(|name| name.as_bytes().to_vec())) } else { (to.to_path_buf(), None) };
-    if let Some(source) = from.opened.local() {
-        let dest_real = real(&absolute(&dest_root)?, as_name.as_deref().or(from.one.as_deref()));
-        refuse_overlap(&from.real, &dest_real, from.what, dest)?;
-        check_backup_dir(options, source, from.one.as_deref(), &from.real, &absolute(&dest_root)?)?;
+    if let Some((source, source_real)) = from.local {
+        let dest_real = real(&absolute(&dest_root)?, as_name.as_deref().or(from.one));
+        refuse_overlap(source_real, &dest_real, from.what, dest)?;
+        check_backup_dir(options, source, from.one, source_real, &absolute(&dest_root)?)?;
     }
     if control.should_stop() {
         return Err(SyncError::cancelled());
@@ -236,14 +333,15 @@ fn open_local_dest(to: &Path, dest: &SyncPath, from: &From, options: &mut Option
     let existed = LocalEndpoint::open(&dest_root, Follow::Never, control);
     // Where nothing is yet, what will be made there is like what it will stand in.
     let nearest = || std::path::absolute(&dest_root).ok()?.ancestors().find_map(|up| LocalEndpoint::open(up, Follow::Never, control).ok());
-    if let Some(capabilities) = existed.as_ref().map(LocalEndpoint::capabilities).ok().or_else(|| nearest().map(|up| up.capabilities())) {
-        fit(options, from.distant_capabilities(), capabilities, dest)?;
+    let capabilities = existed.as_ref().map(LocalEndpoint::capabilities).ok().or_else(|| nearest().map(|up| up.capabilities()));
+    if let Some(capabilities) = capabilities {
+        fit(options, from.capabilities, capabilities, dest)?;
     }
     let (opened, made) = match existed {
         Ok(endpoint) => (Some(endpoint), false),
         Err(Errno::NOENT) if options.dry_run => (None, true),
         Err(Errno::NOENT) => {
-            from.must_hold_something()?;
+            (from.holds_something)()?;
             std::fs::create_dir_all(&dest_root).map_err(|error| SyncError::io(&error, "create", &dest_root))?;
             let endpoint = LocalEndpoint::open(&dest_root, Follow::Never, control)
                 .map_err(|errno| SyncError::os(errno, "open", dest_root.as_os_str().as_bytes()))?;
@@ -251,7 +349,7 @@ fn open_local_dest(to: &Path, dest: &SyncPath, from: &From, options: &mut Option
         }
         Err(errno) => return Err(SyncError::os(errno, "open the destination", dest_root.as_os_str().as_bytes())),
     };
-    Ok((opened.map(Opened::Local), made, as_name))
+    Ok(LocalDest { opened, made, as_name })
 }
 
 fn open_cloud_dest(dest: &SyncPath, from: &From, options: &mut Options, access: &Access, control: &Control) -> Result<Dest> {
@@ -274,6 +372,10 @@ fn open_cloud_dest(dest: &SyncPath, from: &From, options: &mut Options, access: 
 }
 
 fn open_sftp_dest(dest: &SyncPath, from: &From, options: &mut Options, access: &Access, control: &Control) -> Result<Dest> {
+    if options.trash {
+        let why = "there is no trash over SFTP; backup_dir (--backup-dir) keeps what is replaced";
+        return Err(SyncError::unsupported(format!("trash can't be honoured: {why}")));
+    }
     let place = place(dest, options, access, control)?;
     let fail = |failure: sftp::Failure| failure.at("open the destination", dest.to_bytes());
     let state = match place.kind().map_err(fail)? {
@@ -296,18 +398,18 @@ fn open_sftp_dest(dest: &SyncPath, from: &From, options: &mut Options, access: &
     }
     fit(options, from.distant_capabilities(), endpoint.capabilities(), dest)?;
     if let Opened::Sftp(source) = &from.opened {
-        refuse_distant_overlap(source, &endpoint, from, as_name.as_deref(), dest)?;
+        refuse_distant_overlap(&**source, &endpoint, from, as_name.as_deref(), dest)?;
     }
     if control.should_stop() {
         return Err(SyncError::cancelled());
     }
     match there {
-        true => Ok((Some(Opened::Sftp(endpoint)), false, as_name)),
+        true => Ok((Some(Opened::Sftp(Box::new(endpoint))), false, as_name)),
         false if options.dry_run => Ok((None, true, as_name)),
         false => {
             from.must_hold_something()?;
             place.make().map_err(|failure| failure.at("create", dest.to_bytes()))?;
-            Ok((Some(Opened::Sftp(place.open(true).map_err(fail)?)), true, as_name))
+            Ok((Some(Opened::Sftp(Box::new(place.open(true).map_err(fail)?))), true, as_name))
         }
     }
 }
@@ -350,12 +452,21 @@ fn refuse_distant_overlap(source: &dyn Endpoint, dest: &dyn Endpoint, from: &Fro
 }
 
 impl From {
+    fn needs<'f>(&'f self, holds_something: &'f dyn Fn() -> Result<()>) -> Needs<'f> {
+        Needs {
+            what: self.what,
+            one: self.one.as_deref(),
+            local: self.opened.local().map(|opened| (opened, self.real.as_path())),
+            capabilities: self.distant_capabilities(),
+            holds_something,
+        }
+    }
+
     /// What a source that is not local can tell; every local one tells all.
     fn distant_capabilities(&self) -> Option<Capabilities> {
         match self.opened {
             Opened::Local(_) => None,
-            Opened::Cloud(ref endpoint) => Some(endpoint.capabilities()),
-            Opened::Sftp(ref endpoint) => Some(endpoint.capabilities()),
+            Opened::Cloud(_) | Opened::Ssh(_) | Opened::Sftp(_) => Some(self.opened.endpoint().capabilities()),
         }
     }
 
@@ -399,7 +510,11 @@ impl Sides {
                     None => None,
                 };
                 let mut dest = dest.map_or_else(Listing::default, |(listing, _)| listing);
-                dest.leftovers = self.dest.as_ref().and_then(Opened::local).map_or_else(Vec::new, LocalEndpoint::leftovers);
+                dest.leftovers = match &self.dest {
+                    Some(Opened::Local(dest)) => dest.leftovers(),
+                    Some(Opened::Ssh(dest)) => dest.dest_known().map_or_else(Vec::new, |known| known.leftovers.clone()),
+                    _ => Vec::new(),
+                };
                 Ok(Start::One { source, dest, rename: as_name.clone().filter(|other| other != name).map(Vec::into_boxed_slice) })
             }
         }
@@ -415,24 +530,29 @@ impl Sides {
 
     /// Keys below the destination that are never deleted: the backups, the trash, and our own state.
     pub fn spared(&self, options: &Options) -> Vec<Vec<u8>> {
-        let dest = match &self.dest {
-            Some(Opened::Local(dest)) => dest,
-            Some(Opened::Cloud(_) | Opened::Sftp(_)) => return options.backup_dir.iter().map(|dir| plain_key(dir)).collect(),
-            None => return Vec::new(),
-        };
-        let root = Path::new(OsStr::from_bytes(dest.real_path()));
-        let backups = options.backup_dir.as_ref().map(|dir| root.join(dir));
-        let trash = options.trash.then(|| Aside::trash_dir(dest.handle(), dest.real_path(), false).ok()).flatten();
-        [backups, trash, crate::state::directory()]
-            .into_iter()
-            .flatten()
-            .filter_map(|path| {
-                let path = PathBuf::from(OsStr::from_bytes(&absolute(&path).ok()?));
-                let key = path.strip_prefix(root).ok()?.as_os_str().as_bytes().to_vec();
-                (!key.is_empty()).then_some(key)
-            })
-            .collect()
+        match &self.dest {
+            Some(Opened::Local(dest)) => spared(dest, options),
+            Some(Opened::Cloud(_) | Opened::Sftp(_)) => options.backup_dir.iter().map(|dir| plain_key(dir)).collect(),
+            Some(Opened::Ssh(dest)) => dest.dest_known().map_or_else(Vec::new, |known| known.spared.clone()),
+            None => Vec::new(),
+        }
     }
+}
+
+/// Keys below a local destination that are never deleted.
+pub fn spared(dest: &LocalEndpoint, options: &Options) -> Vec<Vec<u8>> {
+    let root = Path::new(OsStr::from_bytes(dest.real_path()));
+    let backups = options.backup_dir.as_ref().map(|dir| root.join(dir));
+    let trash = options.trash.then(|| Aside::trash_dir(dest.handle(), dest.real_path(), false).ok()).flatten();
+    [backups, trash, crate::state::directory()]
+        .into_iter()
+        .flatten()
+        .filter_map(|path| {
+            let path = PathBuf::from(OsStr::from_bytes(&absolute(&path).ok()?));
+            let key = path.strip_prefix(root).ok()?.as_os_str().as_bytes().to_vec();
+            (!key.is_empty()).then_some(key)
+        })
+        .collect()
 }
 
 /// The backups must not get into the way of what is synced.

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::{Kind, Meta, Time};
-use crate::error::Result;
+use crate::error::{Result, SyncError};
 use crate::sync::{Dir, Reason};
 
 /// What is to be done about one entry of a directory that is not a directory itself.
@@ -108,6 +108,19 @@ pub trait Lane: Send + Sync {
     /// What was found out about the source while it was read is put into `op`.
     fn apply(&self, dir: &Dir<'_>, op: &mut Op) -> Result<Done>;
 
+    /// Is it better asked for several at a time?
+    fn takes_several(&self) -> bool {
+        false
+    }
+
+    /// `apply` for operations of one directory; `report` hears of each, in any order.
+    fn apply_all(&self, dir: &Dir<'_>, ops: &mut [Op], report: &mut dyn FnMut(&mut Op, Result<Done>)) {
+        for op in ops {
+            let done = self.apply(dir, op);
+            report(op, done);
+        }
+    }
+
     /// Would `apply` change anything? For dry runs; reads but never writes.
     fn examine(&self, dir: &Dir<'_>, op: &Op) -> Result<Applied>;
 
@@ -151,6 +164,9 @@ pub trait Lane: Send + Sync {
 
     /// A temporary file that an earlier run left in a directory of the destination. `wanted` are those to keep.
     fn clean_up(&self, _dir: &Dir<'_>, _leftovers: &[Box<[u8]>], _wanted: &[Op]) {}
+
+    /// Waits for what was begun without waiting for its end; `report` hears what went wrong with it.
+    fn settle(&self, _report: &mut dyn FnMut(SyncError)) {}
 
     /// The run is over, however it went. `only`: the one entry of the destination that it was about; others may be another
     /// run's.

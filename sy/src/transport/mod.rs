@@ -52,6 +52,11 @@ pub trait Endpoint: Send + Sync + std::fmt::Debug {
     /// Of the root itself.
     fn root_meta(&self) -> Result<Meta>;
 
+    /// Does it list the whole tree by itself, ahead of being asked? Then it wants to be asked in the order of a walk.
+    fn lists_ahead(&self) -> bool {
+        false
+    }
+
     /// One directory, whole and in key order. `key` is without a trailing slash; "" is the root.
     fn list(&self, key: &[u8]) -> Result<Listing>;
 

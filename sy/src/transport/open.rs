@@ -1,9 +1,10 @@
 //! Opens locations, and finds the lane between two of them. Here, and nowhere else, kinds of storage are told apart.
 
 use super::access::Access;
-use super::cloud::{CloudEndpoint, DownloadLane, LocalSource, RelayLane, Store, UploadLane};
+use super::cloud::{CloudEndpoint, DownloadLane, LocalSource, ObjectSource, RelayLane, Store, UploadLane};
 use super::local::{LocalEndpoint, LocalLane, Reader};
-use super::ssh::sftp::{PullLane, PushLane, SftpEndpoint, SftpReader};
+use super::ssh::sftp::{self, SftpEndpoint, SftpReader};
+use super::ssh::{PullLane, PushLane, SshEndpoint};
 use super::{Endpoint, Lane};
 use crate::cli::Options;
 use crate::error::{Result, SyncError};
@@ -15,7 +16,8 @@ use crate::sync::{Control, Stop, Tally};
 pub enum Opened {
     Local(LocalEndpoint),
     Cloud(CloudEndpoint),
-    Sftp(SftpEndpoint),
+    Ssh(Box<SshEndpoint>),
+    Sftp(Box<SftpEndpoint>),
 }
 
 impl Opened {
@@ -23,14 +25,15 @@ impl Opened {
         match self {
             Self::Local(endpoint) => endpoint,
             Self::Cloud(endpoint) => endpoint,
-            Self::Sftp(endpoint) => endpoint,
+            Self::Ssh(endpoint) => &**endpoint,
+            Self::Sftp(endpoint) => &**endpoint,
         }
     }
 
     pub fn local(&self) -> Option<&LocalEndpoint> {
         match self {
             Self::Local(endpoint) => Some(endpoint),
-            Self::Cloud(_) | Self::Sftp(_) => None,
+            Self::Cloud(_) | Self::Ssh(_) | Self::Sftp(_) => None,
         }
     }
 }
@@ -79,7 +82,8 @@ fn not_here(path: &SyncPath, scheme: &Scheme) -> SyncError {
 /// Refuses what this build can't open, before anything is done.
 pub fn check(path: &SyncPath) -> Result<()> {
     let known = match &path.scheme {
-        Scheme::Local | Scheme::Ssh { .. } => true,
+        Scheme::Local => true,
+        Scheme::Ssh { .. } => true,
         Scheme::S3 { .. } => cfg!(feature = "s3"),
         Scheme::Gcs { .. } => cfg!(feature = "gcs"),
         Scheme::Azure { .. } => cfg!(feature = "azure"),
@@ -104,10 +108,17 @@ pub fn lane<'r>(
         (Opened::Local(source), Opened::Cloud(dest)) => Box::new(UploadLane::new(local(source), dest, options, control, tally)),
         (Opened::Cloud(source), Opened::Local(dest)) => Box::new(DownloadLane::new(source, dest, options, precision, control, tally)?),
         (Opened::Cloud(source), Opened::Cloud(dest)) => Box::new(RelayLane::new(source, dest, options, control, tally)),
-        (Opened::Local(source), Opened::Sftp(dest)) => Box::new(PushLane::new(local(source), dest, options, precision, control, tally)),
-        (Opened::Sftp(source), Opened::Local(dest)) => Box::new(PullLane::new(source, dest, options, precision, control, tally)?),
-        (Opened::Sftp(source), Opened::Sftp(dest)) => Box::new(PushLane::new(host(source), dest, options, precision, control, tally)),
+        (Opened::Local(source), Opened::Ssh(dest)) => Box::new(PushLane::new(source, dest, options, precision, control, tally)),
+        (Opened::Ssh(source), Opened::Local(dest)) => Box::new(PullLane::new(source, dest, options, precision, control, tally)?),
+        (Opened::Local(source), Opened::Sftp(dest)) => {
+            Box::new(sftp::PushLane::new(local(source), dest, options, precision, control, tally))
+        }
+        (Opened::Sftp(source), Opened::Local(dest)) => Box::new(sftp::PullLane::new(source, dest, options, precision, control, tally)?),
+        (Opened::Sftp(source), Opened::Sftp(dest)) => Box::new(sftp::PushLane::new(host(source), dest, options, precision, control, tally)),
         (Opened::Sftp(source), Opened::Cloud(dest)) => Box::new(UploadLane::new(host(source), dest, options, control, tally)),
-        (Opened::Cloud(_), Opened::Sftp(_)) => return Err(SyncError::unsupported("from a bucket to a host over SFTP: not yet")),
+        (Opened::Cloud(source), Opened::Sftp(dest)) => {
+            Box::new(sftp::PushLane::new(ObjectSource::new(source, options, tally), dest, options, precision, control, tally))
+        }
+        (Opened::Ssh(_), _) | (_, Opened::Ssh(_)) => return Err(SyncError::unsupported("an SSH host can't be synced with that yet")),
     })
 }

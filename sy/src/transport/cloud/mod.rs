@@ -23,6 +23,7 @@ mod relay;
 mod removal;
 #[cfg(feature = "s3")]
 mod s3;
+mod source;
 mod spool;
 pub(super) mod store;
 pub(super) mod sums;
@@ -44,6 +45,7 @@ pub use gcs::Gcs;
 pub use relay::RelayLane;
 #[cfg(feature = "s3")]
 pub use s3::S3;
+pub use source::ObjectSource;
 pub use store::Store;
 pub use upload::{LocalSource, UploadLane};
 pub use walk::Seen;

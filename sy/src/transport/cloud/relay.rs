@@ -159,10 +159,10 @@ impl Lane for RelayLane<'_> {
 }
 
 /// An object as content for another store.
-struct Object<'o> {
-    store: &'o dyn Store,
-    key: Vec<u8>,
-    head: Head,
+pub(super) struct Object<'o> {
+    pub store: &'o dyn Store,
+    pub key: Vec<u8>,
+    pub head: Head,
 }
 
 impl Content for Object<'_> {

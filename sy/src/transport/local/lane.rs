@@ -3,11 +3,11 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::LocalEndpoint;
-use super::attributes::{Now, same_time};
+use super::attributes::Now;
 use super::data::{Failure, Target, first_difference};
 use super::reader::{READ, Reader, changed};
 use super::root::{Follow, Root, stat_at, stat_fd};
@@ -275,36 +275,7 @@ impl Lane for LocalLane<'_> {
     }
 
     fn hard_link(&self, dir: &Dir<'_>, op: &Op, leader: &[u8]) -> Result<Option<Applied>> {
-        let dest_dir = self.to.dest_dir(dir)?;
-        let fail = |errno| SyncError::os(errno, "link", self.to.dest_path(dir, op));
-        let (leader_dir, leader_name) = crate::transport::split_key(leader);
-        let leader_dir = self.to.root.open_dir(leader_dir).map_err(fail)?;
-        let Ok(target) = stat_at(leader_dir.as_fd(), leader_name) else { return Ok(None) };
-        // A leader that could not be brought over must not lend its old content to others.
-        let stale = target.kind != op.source.kind
-            || op.source.kind == Kind::File && target.size != op.source.size
-            || self.to.keep.times && !same_time(&op.source, &target, self.to.precision);
-        if stale {
-            return Ok(None);
-        }
-        match stat_at(dest_dir.as_fd(), &op.name) {
-            Ok(now) if (now.ino, now.dev) == (target.ino, target.dev) => return Ok(Some(Applied::Same)),
-            _ => {}
-        }
-        let temp = self.to.temp_names.next();
-        match self.to.writable(dir, dest_dir.as_fd(), || rustix::fs::linkat(&leader_dir, leader_name, &*dest_dir, &*temp, AtFlags::empty()))
-        {
-            Ok(()) => {}
-            // The file system has no links, or no more for this file.
-            Err(Errno::MLINK | Errno::OPNOTSUPP | Errno::PERM | Errno::XDEV) => return Ok(None),
-            Err(errno) => return Err(fail(errno)),
-        }
-        dir.touch();
-        let placed = self.to.place(dir, op, &temp, dest_dir.as_fd());
-        if placed.is_err() {
-            let _ = rustix::fs::unlinkat(&*dest_dir, &*temp, AtFlags::empty());
-        }
-        placed.map(Some)
+        self.to.hard_link(dir, op, leader)
     }
 
     fn remove_source(&self, dir: &Dir<'_>, op: &Op) -> Result<()> {

@@ -1,5 +1,6 @@
 //! Local file systems. Everything is relative to open directories and follows no link that it did not make.
 
+mod arrival;
 mod aside;
 mod attributes;
 mod data;
@@ -17,6 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+pub use arrival::{hash_of, read_at, write_at};
 pub use aside::{Aside, backup_stamp};
 pub use attributes::{Keep, same_time};
 pub use data::{Limiter, check_room};
@@ -25,8 +27,8 @@ pub(super) use list::ABANDONED;
 pub(super) use place::Refusal;
 pub use reader::{Reader, changed};
 pub use root::{Follow, stat_at, stat_fd};
-pub(super) use temp::{Ours, TempNames, ours, part_name};
-pub use temp::{fits, is_ours};
+pub(super) use temp::{Ours, TempNames, ours};
+pub use temp::{fits, is_ours, part_name};
 pub(super) use writer::{RESUMABLE, replaced_file};
 pub use writer::{Temp, Writer};
 

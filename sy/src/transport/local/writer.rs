@@ -10,10 +10,10 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::aside::Aside;
-use super::attributes::{Keep, Now, chmod_at, chown_at, has_default_acl, set_time_at};
+use super::attributes::{Keep, Now, chmod_at, chown_at, has_default_acl, same_time, set_time_at};
 use super::data::Copier;
 use super::place::{Refusal, exchange, is_still, place};
-use super::root::{Root, stat_fd};
+use super::root::{Root, stat_at, stat_fd};
 use super::temp::{Ours, TempNames, ours, part_name};
 use super::{LocalEndpoint, remove};
 use crate::cli::Options;
@@ -226,6 +226,39 @@ impl<'r> Writer<'r> {
             let _ = rustix::fs::unlinkat(&*dest_dir, &*temp, AtFlags::empty());
         }
         done
+    }
+
+    /// Makes `op` another name of the file at `leader`. `None`: that can't be, so the file has to be copied.
+    pub fn hard_link(&self, dir: &Dir<'_>, op: &Op, leader: &[u8]) -> Result<Option<Applied>> {
+        let dest_dir = self.dest_dir(dir)?;
+        let fail = |errno| SyncError::os(errno, "link", self.dest_path(dir, op));
+        let (leader_dir, leader_name) = crate::transport::split_key(leader);
+        let leader_dir = self.root.open_dir(leader_dir).map_err(fail)?;
+        let Ok(target) = stat_at(leader_dir.as_fd(), leader_name) else { return Ok(None) };
+        // A leader that could not be brought over must not lend its old content to others.
+        let stale = target.kind != op.source.kind
+            || op.source.kind == Kind::File && target.size != op.source.size
+            || self.keep.times && !same_time(&op.source, &target, self.precision);
+        if stale {
+            return Ok(None);
+        }
+        match stat_at(dest_dir.as_fd(), &op.name) {
+            Ok(now) if (now.ino, now.dev) == (target.ino, target.dev) => return Ok(Some(Applied::Same)),
+            _ => {}
+        }
+        let temp = self.temp_names.next();
+        match self.writable(dir, dest_dir.as_fd(), || rustix::fs::linkat(&leader_dir, leader_name, &*dest_dir, &*temp, AtFlags::empty())) {
+            Ok(()) => {}
+            // The file system has no links, or no more for this file.
+            Err(Errno::MLINK | Errno::OPNOTSUPP | Errno::PERM | Errno::XDEV) => return Ok(None),
+            Err(errno) => return Err(fail(errno)),
+        }
+        dir.touch();
+        let placed = self.place(dir, op, &temp, dest_dir.as_fd());
+        if placed.is_err() {
+            let _ = rustix::fs::unlinkat(&*dest_dir, &*temp, AtFlags::empty());
+        }
+        placed.map(Some)
     }
 
     /// Refuses what is not any more what was listed: it is somebody's change, which must not look like the source's file.

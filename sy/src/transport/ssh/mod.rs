@@ -1,7 +1,22 @@
 //! SSH hosts.
 
+pub mod agent;
 mod config;
 pub mod connect;
+mod difference;
+mod endpoint;
+mod extents;
+mod pull;
+mod push;
+mod session;
 pub mod sftp;
+mod walk;
+mod window;
+mod wire;
+mod writer;
 
 pub use config::{HostKeyPolicy, SshConfig};
+pub use endpoint::SshEndpoint;
+pub use pull::PullLane;
+pub use push::PushLane;
+pub use session::is_no_agent;

@@ -113,6 +113,8 @@ impl<'r> SftpWriter<'r> {
 
     /// A new temporary file, never more open than the file will be.
     fn create(&self, session: &Arc<Session>, dir: &Dir<'_>, op: &Op, meta: &Meta) -> Answer<Temp> {
+        let mode = if meta.known.mode { meta.mode } else { 0o666 };
+        let meta = &Meta { mode, ..*meta };
         let like = if self.keep.permissions { meta.mode } else { replaced_file(op).map_or(meta.mode, |old| old.mode) };
         let mode = if self.keep.owner { 0o600 } else { like & 0o777 };
         let temp = |key, handle, part, have| Temp { session: Arc::clone(session), handle, key, part, have };
@@ -324,7 +326,7 @@ impl<'r> SftpWriter<'r> {
         match replaced_file(op) {
             Some(old) => Some(old.mode),
             // The server took its umask away; where the file was made private, what is usual has to do.
-            None if self.keep.owner || temp.part => Some(meta.mode & 0o777 & !0o022),
+            None if self.keep.owner || temp.part => Some(if meta.known.mode { meta.mode } else { 0o666 } & 0o777 & !0o022),
             None => None,
         }
     }

@@ -1,0 +1,67 @@
+//! The part of the new file that is in memory.
+
+use super::find::Finding;
+use super::{MAX_LITERAL, PIECE};
+
+/// `taken..at` went by and is still to be given as a literal; `at..end` is ahead.
+#[derive(Debug)]
+pub(super) struct Window {
+    data: Vec<u8>,
+    taken: usize,
+    at: usize,
+    end: usize,
+    /// The file has no more.
+    over: bool,
+}
+
+impl Window {
+    /// One that can hold `ahead` bytes from any place on.
+    pub fn new(ahead: usize) -> Self {
+        Self { data: vec![0; MAX_LITERAL + ahead + PIECE], taken: 0, at: 0, end: 0, over: false }
+    }
+
+    /// Reads until `wanted` bytes are ahead. False when the file ends before.
+    pub fn fill<F: Finding>(&mut self, wanted: usize, outside: &mut F) -> Result<bool, F::Error> {
+        while self.left() < wanted && !self.over {
+            if self.data.len() - self.end < PIECE {
+                self.data.copy_within(self.taken..self.end, 0);
+                self.at -= self.taken;
+                self.end -= self.taken;
+                self.taken = 0;
+            }
+            let room = &mut self.data[self.end..][..PIECE];
+            let read = outside.read(room)?.min(PIECE);
+            self.over = read == 0;
+            self.end += read;
+        }
+        Ok(self.left() >= wanted)
+    }
+
+    /// How many bytes are ahead.
+    pub fn left(&self) -> usize {
+        self.end - self.at
+    }
+
+    pub fn peek(&self, ahead: usize, length: usize) -> &[u8] {
+        &self.data[self.at + ahead..][..length]
+    }
+
+    /// Bytes here and bytes `length` ahead, as many as are there, but no more than make `most` pending.
+    pub fn around(&self, length: usize, most: usize) -> (&[u8], &[u8]) {
+        let count = (self.left() - length).min(most - self.pending().len());
+        (self.peek(0, count), self.peek(length, count))
+    }
+
+    pub fn advance(&mut self, length: usize) {
+        self.at += length;
+    }
+
+    /// What went by and was not taken.
+    pub fn pending(&self) -> &[u8] {
+        &self.data[self.taken..self.at]
+    }
+
+    pub fn take(&mut self) {
+        self.taken = self.at;
+    }
+}

@@ -1,0 +1,280 @@
+//! The source's side: sends contents.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::Scope;
+
+use super::queue::Queue;
+use super::{Out, answer, fail};
+use crate::delta::Key;
+use crate::error::{Result, SyncError};
+use crate::sync::{Control, Dir, Finisher, Reason};
+use crate::transport::local::{LocalEndpoint, Reader, changed, hash_of, read_at, stat_fd};
+use crate::transport::ssh::difference::{How, Search, common_part, put_whole, search};
+use crate::transport::ssh::wire::{Frame, Get, Kind, PIECE, Put, body, body_len, garbled};
+use crate::transport::{Kind as FileKind, Known, Meta, Op, Time, What};
+
+/// Small files go together in messages of about this size.
+const TOGETHER: usize = 256 << 10;
+
+pub struct Sources<'s> {
+    reader: Reader<'s>,
+    control: &'s Control,
+    out: &'s Out,
+    /// What may be sent of each large file.
+    credits: Mutex<HashMap<u32, u64>>,
+    /// Where signatures for those go.
+    signatures: Mutex<HashMap<u32, mpsc::Sender<Frame>>>,
+    more: Condvar,
+}
+
+/// Nobody is to be told.
+pub struct Silent;
+
+impl Finisher for Silent {
+    fn finish(&self, _: &Dir<'_>) {}
+}
+
+/// An operation that only says which file is meant.
+pub fn named(name: &[u8]) -> Op {
+    let source = Meta {
+        kind: FileKind::File,
+        size: 0,
+        mtime: Time::default(),
+        ctime: Time::default(),
+        mode: 0,
+        uid: 0,
+        gid: 0,
+        nlink: 1,
+        ino: 0,
+        dev: 0,
+        rdev: 0,
+        allocated: 0,
+        mount: false,
+        tagged: false,
+        known: Known::NOTHING,
+    };
+    Op { name: name.into(), source_name: None, source, target: None, dest: None, dest_target: None, what: What::Copy, reason: Reason::New }
+}
+
+impl<'s> Sources<'s> {
+    pub fn new(endpoint: &'s LocalEndpoint, control: &'s Control, out: &'s Out) -> Self {
+        Self { reader: Reader::new(endpoint), control, out, credits: Mutex::default(), signatures: Mutex::default(), more: Condvar::new() }
+    }
+
+    fn credits(&self) -> MutexGuard<'_, HashMap<u32, u64>> {
+        self.credits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn signatures(&self) -> MutexGuard<'_, HashMap<u32, mpsc::Sender<Frame>>> {
+        self.signatures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn close(&self) {
+        self.credits().clear();
+        self.signatures().clear();
+        self.more.notify_all();
+    }
+
+    pub fn take<'scope, 'env: 'scope>(&'env self, frame: Frame, queue: &Queue<'env>, threads: &'scope Scope<'scope, 'env>) -> Result<()> {
+        if frame.kind == Kind::Signature {
+            let receiver = self.signatures().get(&frame.id).cloned();
+            if let Some(receiver) = receiver {
+                let _ = receiver.send(frame);
+            }
+            return Ok(());
+        }
+        let Frame { kind, id, body } = frame;
+        match kind {
+            Kind::Fetch => queue.push(body.len(), Box::new(move || drop(self.fetch(id, &body)))),
+            Kind::Hashes => queue.push(body.len(), Box::new(move || drop(answer(self.out, id, self.hashes(&body))))),
+            Kind::RemoveSource => queue.push(body.len(), Box::new(move || drop(answer(self.out, id, self.remove(&body))))),
+            Kind::FetchFile => {
+                let granted = Get(&body).u64()?;
+                self.credits().insert(id, granted);
+                let (sender, signature) = mpsc::channel();
+                self.signatures().insert(id, sender);
+                threads.spawn(move || {
+                    let sent = self.fetch_file(id, &body, &signature);
+                    self.credits().remove(&id);
+                    self.signatures().remove(&id);
+                    if let Err(error) = sent {
+                        let _ = fail(self.out, id, &error);
+                    }
+                });
+            }
+            Kind::Credit => {
+                let more = Get(&body).u64()?;
+                if let Some(credit) = self.credits().get_mut(&id) {
+                    *credit = credit.saturating_add(more);
+                }
+                self.more.notify_all();
+            }
+            // Without credits nothing more is sent.
+            _ => {
+                self.credits().remove(&id);
+                self.signatures().remove(&id);
+                self.more.notify_all();
+            }
+        }
+        Ok(())
+    }
+
+    /// Small files of one directory: name after name, as many in a message as fit.
+    fn fetch(&self, id: u32, request: &[u8]) -> Result<()> {
+        let sent = (|| {
+            let mut get = Get(request);
+            let dir = Dir::new(get.key()?, None, None, None, &Silent);
+            let mut part = body();
+            let mut content = Vec::new();
+            while !get.is_empty() {
+                let (op, size) = (named(get.name()?), get.usize()?.min(TOGETHER * 2));
+                content.clear();
+                match self.small(&dir, &op, size, &mut content) {
+                    Ok(meta) => {
+                        if body_len(&part) + content.len() > TOGETHER && body_len(&part) > 0 {
+                            self.out.send(Kind::Content, id, std::mem::replace(&mut part, body()).0)?;
+                        }
+                        part.u8(1).meta(&meta, None).bytes(&content);
+                    }
+                    Err(error) => {
+                        part.u8(0).error(&error);
+                    }
+                }
+            }
+            self.out.send(Kind::Content, id, part.0)
+        })();
+        match sent {
+            Ok(()) => self.out.send(Kind::Done, id, body().0),
+            Err(error) => fail(self.out, id, &error),
+        }
+    }
+
+    /// The content and the state after it was read. `size` is what the other side has room for.
+    fn small(&self, dir: &Dir<'_>, op: &Op, size: usize, content: &mut Vec<u8>) -> Result<Meta> {
+        let file = self.reader.open(dir, op)?;
+        let fail = |errno| SyncError::os(errno, "read", self.reader.path(dir, op));
+        content.resize(size + 1, 0);
+        let n = read_at(file.as_fd(), content, 0).map_err(fail)?;
+        content.truncate(n);
+        let meta = stat_fd(file.as_fd()).map_err(fail)?;
+        if meta.kind != FileKind::File || n as u64 != meta.size {
+            return Err(changed(self.reader.path(dir, op)));
+        }
+        Ok(meta)
+    }
+
+    /// Waits until something may be sent of a large file; takes what there is, `most` of it.
+    fn credit(&self, id: u32, most: u64) -> Result<u64> {
+        let mut credits = self.credits();
+        loop {
+            let credit = credits.get_mut(&id).ok_or_else(SyncError::cancelled)?;
+            if *credit > 0 {
+                let taken = most.min(*credit);
+                *credit -= taken;
+                return Ok(taken);
+            }
+            credits = self.more.wait(credits).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// A large file in pieces, then the state after it was read and its hash.
+    fn fetch_file(&self, id: u32, request: &[u8], signature: &Receiver<Frame>) -> Result<()> {
+        let mut get = Get(request);
+        get.u64()?;
+        let dir = Dir::new(get.key()?, None, None, None, &Silent);
+        let op = named(get.name()?);
+        let (how, have) = (How::of(get.u8()?)?, get.u64()?);
+        let key = Key::new(get.0.try_into().map_err(|_| garbled("no secret"))?);
+        let file = self.reader.open(&dir, &op)?;
+        let path = self.reader.path(&dir, &op);
+        let read_error = |errno| SyncError::os(errno, "read", &path);
+        let before = stat_fd(file.as_fd()).map_err(read_error)?;
+        if before.kind != FileKind::File {
+            return Err(changed(path));
+        }
+        let mut next = || signature.recv().map_err(|_| SyncError::cancelled());
+        let mut end = body();
+        let read = match how {
+            How::Difference => {
+                let mut send = |kind, pieces: Put| {
+                    self.credit(id, body_len(&pieces) as u64)?;
+                    self.out.send(kind, id, pieces.0)
+                };
+                let found = search(&key, Search { file: file.as_fd(), next: &mut next, send: &mut send, seen: &mut |_| Ok(()) })
+                    .map_err(|error| if error.path.is_none() { error.at("read", &path) } else { error })?;
+                put_whole(&mut end, &found.whole);
+                found.whole.size
+            }
+            How::Whole | How::Rest => {
+                let mut at = 0;
+                if how == How::Rest {
+                    at = common_part(&key, file.as_fd(), have.min(before.size), &mut next)?;
+                    let mut from = body();
+                    from.u64(at);
+                    self.out.send(Kind::Credit, id, from.0)?;
+                }
+                let mut hash = blake3::Hasher::new();
+                while at < before.size {
+                    let want = self.credit(id, (before.size - at).min(PIECE as u64))? as usize;
+                    let mut piece = body();
+                    let head = piece.0.len();
+                    piece.0.resize(head + want, 0);
+                    let n = read_at(file.as_fd(), &mut piece.0[head..], at).map_err(read_error)?;
+                    if n == 0 {
+                        break;
+                    }
+                    piece.0.truncate(head + n);
+                    hash.update(&piece.0[head..]);
+                    self.out.send(Kind::Data, id, piece.0)?;
+                    at += n as u64;
+                }
+                end.0.extend_from_slice(hash.finalize().as_bytes());
+                at
+            }
+        };
+        let after = stat_fd(file.as_fd()).map_err(read_error)?;
+        if read != before.size || !after.same_state(&before) {
+            return Err(changed(path));
+        }
+        let mut answer = body();
+        answer.meta(&after, None);
+        answer.0.extend_from_slice(&end.0[body().0.len()..]);
+        self.out.send(Kind::Done, id, answer.0)
+    }
+
+    /// The hashes of whole files, for a comparison of contents.
+    fn hashes(&self, request: &[u8]) -> Result<crate::transport::ssh::wire::Put> {
+        let mut get = Get(request);
+        let dir = Dir::new(get.key()?, None, None, None, &Silent);
+        let mut answer = body();
+        while !get.is_empty() {
+            let op = named(get.name()?);
+            let hashed = self.reader.open(&dir, &op).and_then(|file| {
+                let hash = hash_of(file.as_fd(), self.control).map_err(|error| error.at("read", self.reader.path(&dir, &op)))?;
+                Ok((stat_fd(file.as_fd()).map_err(|errno| SyncError::os(errno, "read", self.reader.path(&dir, &op)))?, hash))
+            });
+            match hashed {
+                Ok((meta, hash)) => {
+                    answer.u8(1).meta(&meta, None);
+                    answer.0.extend_from_slice(hash.as_bytes());
+                }
+                Err(error) => {
+                    answer.u8(0).error(&error);
+                }
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Removes a file if it is still what was copied.
+    fn remove(&self, request: &[u8]) -> Result<crate::transport::ssh::wire::Put> {
+        let mut get = Get(request);
+        let dir = Dir::new(get.key()?, None, None, None, &Silent);
+        let op = crate::transport::ssh::wire::message::get_op(&mut get)?;
+        self.reader.remove(&dir, &op)?;
+        Ok(body())
+    }
+}

@@ -1,0 +1,549 @@
+//! A host to local: small files come together, large ones in pieces.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering::Relaxed;
+
+use rustix::io::Errno;
+
+use super::SshEndpoint;
+use super::difference::{How, Patch, WORTHWHILE, is_whole, secret, sign, sum_part};
+use super::push::{SMALL, pace};
+use super::session::Reply;
+use super::window::Window;
+use super::wire::message::put_op;
+use super::wire::{Frame, Get, Kind, PIECE, body, garbled};
+use super::writer::outcome;
+use crate::cli::Options;
+use crate::delta::{Key, Shape};
+use crate::error::{ErrorKind, Result, SyncError};
+use crate::sync::{Control, Dir, Tally};
+use crate::transport::local::{Limiter, LocalEndpoint, Temp, Writer, changed, check_room, fits, hash_of, stat_at, stat_fd, write_at};
+use crate::transport::{Applied, Done, Doomed, Endpoint, Held, Kind as FileKind, Lane, Meta, Op, Pace, Time, What};
+
+/// Bytes of contents that are asked for together.
+const TOGETHER: u64 = 512 << 10;
+/// What may come of one large file ahead of being written.
+const AHEAD: u64 = 4 << 20;
+/// Before a file of this size is begun, the file system is asked whether it has room.
+const LARGE: u64 = 64 << 20;
+
+pub struct PullLane<'r> {
+    from: &'r SshEndpoint,
+    to: Writer<'r>,
+    window: Window,
+    limiter: Option<Limiter>,
+    control: &'r Control,
+    tally: &'r Tally,
+    pace: Pace,
+}
+
+impl std::fmt::Debug for PullLane<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PullLane").field("from", &self.from).finish_non_exhaustive()
+    }
+}
+
+/// Small files that are on their way.
+struct Coming {
+    reply: Reply,
+    ops: std::vec::IntoIter<usize>,
+    /// What they take of the window.
+    room: u64,
+}
+
+impl<'r> PullLane<'r> {
+    pub fn new(
+        source: &'r SshEndpoint,
+        dest: &'r LocalEndpoint,
+        options: &Options,
+        precision: u64,
+        control: &'r Control,
+        tally: &'r Tally,
+    ) -> Result<Self> {
+        Ok(Self {
+            from: source,
+            to: Writer::new(dest, options, precision, control)?,
+            window: Window::default(),
+            limiter: options.bwlimit.map(|rate| Limiter::new(rate.0)),
+            control,
+            tally,
+            pace: pace(options),
+        })
+    }
+
+    fn path(&self, dir: &Dir<'_>, op: &Op) -> Vec<u8> {
+        self.from.path_of(&dir.key_of(op.source_name()))
+    }
+
+    fn allow(&self, bytes: u64) -> Result<()> {
+        let mut left = bytes;
+        while let (Some(limiter), true) = (&self.limiter, left > 0) {
+            left -= limiter.take(left, self.control).map_err(|_| SyncError::cancelled())?;
+        }
+        if self.control.should_stop() { Err(SyncError::cancelled()) } else { Ok(()) }
+    }
+
+    /// Asks for small files; `ops` are sizes and places of those.
+    fn fetch(&self, dir: &Dir<'_>, ops: &[Op], which: Vec<usize>, room: u64) -> Result<Coming, (SyncError, Vec<usize>)> {
+        let mut request = body();
+        request.bytes(&dir.key);
+        for &n in &which {
+            request.bytes(ops[n].source_name()).u64(ops[n].source.size);
+        }
+        match self.from.session().and_then(|session| session.ask(Kind::Fetch, request)) {
+            Ok(reply) => Ok(Coming { reply, ops: which.into_iter(), room }),
+            Err(error) => {
+                self.window.give_back(room);
+                Err((error, which))
+            }
+        }
+    }
+
+    /// Writes what comes until all of a request is done.
+    fn receive(&self, dir: &Dir<'_>, ops: &mut [Op], mut coming: Coming, report: &mut dyn FnMut(&mut Op, Result<Done>)) {
+        let failed = loop {
+            match coming.reply.next() {
+                Ok(Frame { kind: Kind::Content, body, .. }) => {
+                    let mut get = Get(&body);
+                    while !get.is_empty() {
+                        let Some(n) = coming.ops.next() else { break };
+                        let done = self.one(dir, &mut ops[n], &mut get);
+                        report(&mut ops[n], done);
+                    }
+                }
+                Ok(Frame { kind: Kind::Done, .. }) => break SyncError::new(ErrorKind::Network, "it did not come").retryable(),
+                Ok(_) => break garbled("another answer than was asked for"),
+                Err(error) => break self.from.at(error),
+            }
+        };
+        for n in coming.ops {
+            report(&mut ops[n], Err(failed.clone()));
+        }
+        self.window.give_back(coming.room);
+    }
+
+    fn one(&self, dir: &Dir<'_>, op: &mut Op, get: &mut Get<'_>) -> Result<Done> {
+        outcome(get).map_err(|error| self.from.at(error))?;
+        let (now, content) = (get.meta(None)?, get.bytes()?);
+        if !now.same_state(&op.source) || content.len() as u64 != op.source.size {
+            return Err(changed(self.path(dir, op)));
+        }
+        self.allow(content.len() as u64)?;
+        self.tally.bytes_read.fetch_add(content.len() as u64, Relaxed);
+        let applied = self.to.write_small(dir, op, content)?;
+        self.control.bytes.fetch_add(content.len() as u64, Relaxed);
+        Ok(self.made(dir, op, applied))
+    }
+
+    fn made(&self, _: &Dir<'_>, _: &Op, applied: Applied) -> Done {
+        applied.into()
+    }
+
+    /// A large file: what is not here of it.
+    fn get(&self, dir: &Dir<'_>, op: &mut Op) -> Result<Done> {
+        let dest_dir = self.to.dest_dir(dir)?;
+        let temp = self.to.create(dir, op, &op.source, dest_dir.as_fd())?;
+        let filled = self.fill(dir, op, &temp).and_then(|()| {
+            // Nobody but this side has the hash of a file that was put together; read back, it is compared with what was written.
+            let hash = if self.to.verify { Some(hash_of(temp.fd.as_fd(), self.control)?) } else { None };
+            self.to.complete(dir, op, &temp, dest_dir.as_fd(), || hash.unwrap_or_else(|| blake3::hash(b"")))
+        });
+        Ok(self.to.settle(dir, op, temp, dest_dir.as_fd(), filled)?.into())
+    }
+
+    fn fill(&self, dir: &Dir<'_>, op: &Op, temp: &Temp) -> Result<()> {
+        let write_error = |errno| SyncError::os(errno, "write", self.to.dest_path(dir, op));
+        let old = op.dest.filter(|old| old.kind == FileKind::File && old.size >= WORTHWHILE && op.source.size >= WORTHWHILE);
+        let basis = match old {
+            Some(old) => {
+                let file = self.to.open_dest(dir, op)?;
+                let now = stat_fd(file.as_fd()).map_err(|errno| SyncError::os(errno, "read", self.to.dest_path(dir, op)))?;
+                // What is there now is refused when it is to be replaced.
+                (now.kind == FileKind::File && (now.ino, now.size, now.mtime) == (old.ino, old.size, old.mtime)).then_some((file, old.size))
+            }
+            None => None,
+        };
+        if op.source.size >= LARGE {
+            check_room(temp.fd.as_fd(), op.source.size.saturating_sub(temp.have)).map_err(write_error)?;
+        }
+        let room = AHEAD.min(op.source.size.max(PIECE as u64));
+        let taken = room + basis.as_ref().map_or(0, |(_, size)| Shape::of(*size).blocks() * 24);
+        if !self.window.take(taken, self.from.stop()) {
+            return Err(SyncError::cancelled());
+        }
+        let filled = self.receive_file(dir, op, temp, basis, room);
+        self.window.give_back(taken);
+        filled
+    }
+
+    fn receive_file(&self, dir: &Dir<'_>, op: &Op, temp: &Temp, basis: Option<(OwnedFd, u64)>, room: u64) -> Result<()> {
+        let write_error = |errno| SyncError::os(errno, "write", self.to.dest_path(dir, op));
+        let have = if basis.is_some() { 0 } else { temp.have.min(op.source.size) };
+        let how = match basis {
+            Some(_) => How::Difference,
+            None if have > 0 => How::Rest,
+            None => How::Whole,
+        };
+        if temp.have > have {
+            rustix::fs::ftruncate(&temp.fd, have).map_err(write_error)?;
+        }
+        let secret = secret()?;
+        let key = Key::new(&secret);
+        let mut request = body();
+        request.u64(room).bytes(&dir.key).bytes(op.source_name()).u8(how as u8).u64(have).0.extend_from_slice(&secret);
+        let session = self.from.session()?;
+        let reply = session.ask(Kind::FetchFile, request)?;
+        let mut tell = |kind, body| session.tell(kind, reply.id, body);
+        match &basis {
+            None => {
+                if how == How::Rest {
+                    sum_part(&key, temp.fd.as_fd(), have, &mut tell)?;
+                }
+                self.content(dir, op, temp, how, room, reply)
+            }
+            Some((basis, size)) => std::thread::scope(|threads| {
+                let (shape, id, session, key, basis) = (Shape::of(*size), reply.id, &session, &key, basis.as_fd());
+                let signing = threads.spawn(move || sign(key, basis, shape, &mut |kind, records| session.tell(kind, id, records)));
+                let done = self.patch(dir, op, temp, key, shape, basis, room, reply);
+                let signed = signing.join().unwrap_or_else(|_| Err(garbled("no signature")));
+                done.and(signed)
+            }),
+        }
+    }
+
+    /// Counts what came, and lets more of it come.
+    fn came(&self, reply: &Reply, taken: &mut u64, bytes: u64, room: u64) -> Result<()> {
+        *taken += bytes;
+        if *taken >= room / 4 {
+            let mut more = body();
+            more.u64(std::mem::take(taken));
+            reply.tell(Kind::Credit, more)?;
+        }
+        Ok(())
+    }
+
+    fn content(&self, dir: &Dir<'_>, op: &Op, temp: &Temp, how: How, room: u64, mut reply: Reply) -> Result<()> {
+        let write_error = |errno| SyncError::os(errno, "write", self.to.dest_path(dir, op));
+        let mut hash = blake3::Hasher::new();
+        let (mut at, mut taken) = (0, 0);
+        loop {
+            let frame = reply.next().map_err(|error| self.from.at(error))?;
+            match frame.kind {
+                Kind::Credit if how == How::Rest && at == 0 => {
+                    at = Get(&frame.body).u64()?;
+                    if at > temp.have.min(op.source.size) {
+                        return Err(garbled("a part that is not here"));
+                    }
+                    rustix::fs::ftruncate(&temp.fd, at).map_err(write_error)?;
+                    self.control.bytes.fetch_add(at, Relaxed);
+                }
+                Kind::Data => {
+                    let bytes = frame.body.len() as u64;
+                    if bytes > op.source.size - at {
+                        return Err(changed(self.path(dir, op)));
+                    }
+                    self.allow(bytes)?;
+                    write_at(temp.fd.as_fd(), &frame.body, at).map_err(write_error)?;
+                    hash.update(&frame.body);
+                    at += bytes;
+                    self.control.bytes.fetch_add(bytes, Relaxed);
+                    self.tally.bytes_read.fetch_add(bytes, Relaxed);
+                    self.came(&reply, &mut taken, bytes, room)?;
+                }
+                Kind::Done => {
+                    let mut get = Get(&frame.body);
+                    if at != op.source.size || !get.meta(None)?.same_state(&op.source) {
+                        return Err(changed(self.path(dir, op)));
+                    }
+                    return if get.0 == hash.finalize().as_bytes() { Ok(()) } else { Err(self.wrong(dir, op)) };
+                }
+                _ => return Err(garbled("another answer than was asked for")),
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one file on its way")]
+    fn patch(
+        &self,
+        dir: &Dir<'_>,
+        op: &Op,
+        temp: &Temp,
+        key: &Key,
+        shape: Shape,
+        basis: BorrowedFd<'_>,
+        room: u64,
+        mut reply: Reply,
+    ) -> Result<()> {
+        let write_error = |errno| SyncError::os(errno, "write", self.to.dest_path(dir, op));
+        let mut write = |bytes: &[u8], at| write_at(temp.fd.as_fd(), bytes, at).map_err(write_error);
+        let mut patch = Patch::new(key, shape, op.source.size, basis, &mut write);
+        let (mut taken, mut sent) = (0, 0);
+        loop {
+            let frame = reply.next().map_err(|error| self.from.at(error))?;
+            match frame.kind {
+                Kind::Copy => {
+                    let bytes = frame.body.len() as u64;
+                    self.allow(bytes)?;
+                    sent += bytes;
+                    let made = patch.take(&frame.body)?;
+                    self.control.bytes.fetch_add(made, Relaxed);
+                    self.came(&reply, &mut taken, bytes, room)?;
+                }
+                Kind::Done => {
+                    let mut get = Get(&frame.body);
+                    let now = get.meta(None)?;
+                    let whole = patch.finish();
+                    if whole.size != op.source.size || !now.same_state(&op.source) {
+                        return Err(changed(self.path(dir, op)));
+                    }
+                    if !is_whole(get.0, &whole) {
+                        return Err(self.wrong(dir, op));
+                    }
+                    self.tally.files_delta_synced.fetch_add(1, Relaxed);
+                    self.tally.delta_bytes_saved.fetch_add(op.source.size.saturating_sub(sent), Relaxed);
+                    return Ok(());
+                }
+                _ => return Err(garbled("another answer than was asked for")),
+            }
+        }
+    }
+
+    fn wrong(&self, dir: &Dir<'_>, op: &Op) -> SyncError {
+        self.tally.verification_failures.fetch_add(1, Relaxed);
+        SyncError::new(ErrorKind::Verification, "what arrived is not what was sent").at("read", self.path(dir, op)).retryable()
+    }
+
+    /// Which of these files have the content of their twins here.
+    fn compare(&self, dir: &Dir<'_>, ops: &[Op], which: &[usize]) -> Vec<Result<bool>> {
+        let mut request = body();
+        request.bytes(&dir.key);
+        for &n in which {
+            request.bytes(ops[n].source_name());
+        }
+        let answer = match self.from.ask(Kind::Hashes, request) {
+            Ok(answer) => answer,
+            Err(error) => return which.iter().map(|_| Err(error.clone())).collect(),
+        };
+        let mut get = Get(&answer);
+        let one = |n: usize| {
+            let op = &ops[n];
+            outcome(&mut get).map_err(|error| self.from.at(error))?;
+            let now = get.meta(None)?;
+            let mut theirs = [0; 32];
+            for byte in &mut theirs {
+                *byte = get.u8()?;
+            }
+            if !now.same_state(&op.source) {
+                return Err(changed(self.path(dir, op)));
+            }
+            let file = self.to.open_dest(dir, op)?;
+            let ours = hash_of(file.as_fd(), self.control).map_err(|error| error.at("read", self.to.dest_path(dir, op)))?;
+            self.tally.bytes_read.fetch_add(2 * now.size, Relaxed);
+            Ok(*ours.as_bytes() == theirs)
+        };
+        which.iter().copied().map(one).collect()
+    }
+
+    fn differs(&self, op: &Op) -> bool {
+        op.dest.is_some_and(|old| self.to.keep.differs(&op.source, &old, self.to.precision))
+    }
+
+    fn set_metadata(&self, dir: &Dir<'_>, op: &Op) -> Result<Done> {
+        let Some(old) = op.dest.as_ref().filter(|_| self.differs(op)) else { return Ok(Applied::Same.into()) };
+        self.to.must_be_still(dir, op, old)?;
+        self.to.set_listed(dir, op, old)?;
+        Ok(Applied::Metadata.into())
+    }
+
+    /// One that is not a small file. `None` if it is.
+    fn alone(&self, dir: &Dir<'_>, op: &mut Op) -> Option<Result<Done>> {
+        if self.control.should_stop() {
+            return Some(Err(SyncError::cancelled()));
+        }
+        Some(match (op.what, op.source.kind) {
+            (What::Copy, _) if fits(&op.name).is_err() => {
+                fits(&op.name).map_err(|error| error.at("create", self.path(dir, op))).map(|()| Applied::Same.into())
+            }
+            (What::Copy, FileKind::File) if op.source.size <= SMALL => return None,
+            (What::Copy, FileKind::File) => self.get(dir, op),
+            (What::Copy | What::CopyIfDifferent, _) => self.to.make_other(dir, op, &|_| Err(Errno::OPNOTSUPP)).map(Done::from),
+            (What::Metadata | What::Attributes, _) => self.set_metadata(dir, op),
+            (What::Nothing | What::Ask, _) => Ok(Applied::Same.into()),
+        })
+    }
+}
+
+impl Lane for PullLane<'_> {
+    fn pace(&self) -> Pace {
+        self.pace
+    }
+
+    fn takes_several(&self) -> bool {
+        true
+    }
+
+    fn hold(&self, dir: &Dir<'_>) -> Held {
+        (None, self.to.dest_dir(dir).ok())
+    }
+
+    fn apply(&self, dir: &Dir<'_>, op: &mut Op) -> Result<Done> {
+        let mut done = Ok(Applied::Same.into());
+        self.apply_all(dir, std::slice::from_mut(op), &mut |_, outcome| done = outcome);
+        done
+    }
+
+    fn apply_all(&self, dir: &Dir<'_>, ops: &mut [Op], report: &mut dyn FnMut(&mut Op, Result<Done>)) {
+        let compared: Vec<usize> =
+            (0..ops.len()).filter(|&n| ops[n].what == What::CopyIfDifferent && ops[n].source.kind == FileKind::File).collect();
+        for which in compared.chunks(64) {
+            let same = self.compare(dir, ops, which);
+            for (&n, same) in which.iter().zip(same) {
+                match same {
+                    Ok(false) => ops[n].what = What::Copy,
+                    Ok(true) => {
+                        let done = self.set_metadata(dir, &ops[n]);
+                        report(&mut ops[n], done);
+                        ops[n].what = What::Ask;
+                    }
+                    Err(error) => {
+                        report(&mut ops[n], Err(error));
+                        ops[n].what = What::Ask;
+                    }
+                }
+            }
+        }
+        let mut coming: std::collections::VecDeque<Coming> = std::collections::VecDeque::new();
+        let mut wanted: Vec<usize> = Vec::new();
+        let mut room = 0;
+        for n in 0..ops.len() {
+            if compared.binary_search(&n).is_ok() && ops[n].what == What::Ask {
+                continue;
+            }
+            if let Some(done) = self.alone(dir, &mut ops[n]) {
+                report(&mut ops[n], done);
+                continue;
+            }
+            wanted.push(n);
+            room += ops[n].source.size + 64;
+            let last = n + 1 == ops.len();
+            if room >= TOGETHER || last {
+                self.request(dir, ops, std::mem::take(&mut wanted), std::mem::take(&mut room), &mut coming, report);
+            }
+        }
+        if !wanted.is_empty() {
+            self.request(dir, ops, wanted, room, &mut coming, report);
+        }
+        while let Some(one) = coming.pop_front() {
+            self.receive(dir, ops, one, report);
+        }
+    }
+
+    fn examine(&self, dir: &Dir<'_>, op: &Op) -> Result<Applied> {
+        Ok(match op.what {
+            What::CopyIfDifferent if op.source.kind == FileKind::File => {
+                match self.compare(dir, std::slice::from_ref(op), &[0]).pop().unwrap_or(Ok(false))? {
+                    false => Applied::Updated,
+                    true if self.differs(op) => Applied::Metadata,
+                    true => Applied::Same,
+                }
+            }
+            What::Copy | What::CopyIfDifferent if op.dest.is_some() => Applied::Updated,
+            What::Copy | What::CopyIfDifferent => {
+                fits(&op.name).map_err(|error| error.at("create", self.path(dir, op)))?;
+                Applied::Created
+            }
+            What::Metadata => Applied::Metadata,
+            What::Attributes if self.differs(op) => Applied::Metadata,
+            What::Attributes | What::Nothing | What::Ask => Applied::Same,
+        })
+    }
+
+    fn refresh(&self, dir: &Dir<'_>, op: &mut Op) -> Result<()> {
+        let gone = || SyncError::os(Errno::NOENT, "read", self.path(dir, op));
+        let (meta, target) = self.from.stat(&dir.key, op.source_name())?.ok_or_else(gone)?;
+        if meta.kind != op.source.kind {
+            return Err(SyncError { retryable: false, ..changed(self.path(dir, op)) });
+        }
+        (op.source, op.target) = (meta, target);
+        Ok(())
+    }
+
+    fn examine_make_dir(&self, parent: &Dir<'_>, name: &[u8]) -> Result<()> {
+        fits(name).map_err(|error| error.at("create", self.from.path_of(&parent.key_of(name))))
+    }
+
+    fn make_dir(&self, parent: &Dir<'_>, name: &[u8], source: &Meta, replaced: Option<&Meta>) -> Result<()> {
+        self.examine_make_dir(parent, name)?;
+        self.to.make_dir(parent, name, source, replaced)
+    }
+
+    fn finish_dir(&self, dir: &Dir<'_>) -> Result<bool> {
+        self.to.finish_dir(dir, &|| Err(SyncError::unsupported("attributes of directories")))
+    }
+
+    fn is_linked(&self, op: &Op, leader: &[u8]) -> bool {
+        let (dir, name) = crate::transport::split_key(leader);
+        let found = self.to.root.open_dir(dir).and_then(|dir| stat_at(dir.as_fd(), name));
+        matches!((found, &op.dest), (Ok(leader), Some(own)) if leader.identity() == own.identity())
+    }
+
+    fn hard_link(&self, dir: &Dir<'_>, op: &Op, leader: &[u8]) -> Result<Option<Applied>> {
+        self.to.hard_link(dir, op, leader)
+    }
+
+    fn remove_source(&self, dir: &Dir<'_>, op: &Op) -> Result<()> {
+        let fail = |errno| SyncError::os(errno, "remove the source", self.path(dir, op));
+        let copy = stat_at(self.to.dest_dir(dir)?.as_fd(), &op.name).map_err(fail)?;
+        if copy.kind != op.source.kind || op.source.kind == FileKind::File && copy.size != op.source.size {
+            return Err(SyncError::new(ErrorKind::Conflict, "its copy is not in place").at("remove the source", self.path(dir, op)));
+        }
+        let mut request = body();
+        request.bytes(&dir.key);
+        put_op(&mut request, &Op { name: op.source_name().into(), ..op.clone() });
+        self.from.ask(Kind::RemoveSource, request).map(drop)
+    }
+
+    fn remove(&self, dir_key: &[u8], doomed: &[Doomed], report: &mut dyn FnMut(&Doomed, Result<()>)) {
+        self.to.remove(dir_key, doomed, report);
+    }
+
+    fn touch_dir(&self, key: &[u8], mtime: Time) -> Result<()> {
+        self.to.touch_dir(key, mtime)
+    }
+
+    fn clean_up(&self, dir: &Dir<'_>, leftovers: &[Box<[u8]>], wanted: &[Op]) {
+        self.to.clean_up(dir, leftovers, wanted);
+    }
+
+    fn sync_all(&self) -> Result<()> {
+        self.to.sync_all()
+    }
+}
+
+impl PullLane<'_> {
+    /// Asks for some files, making room by writing what has been asked for before.
+    fn request(
+        &self,
+        dir: &Dir<'_>,
+        ops: &mut [Op],
+        which: Vec<usize>,
+        room: u64,
+        coming: &mut std::collections::VecDeque<Coming>,
+        report: &mut dyn FnMut(&mut Op, Result<Done>),
+    ) {
+        while !self.window.try_take(room) {
+            match coming.pop_front() {
+                Some(one) => self.receive(dir, ops, one, report),
+                None if self.window.take(room, self.from.stop()) => break,
+                None => {
+                    which.into_iter().for_each(|n| report(&mut ops[n], Err(SyncError::cancelled())));
+                    return;
+                }
+            }
+        }
+        match self.fetch(dir, ops, which, room) {
+            Ok(one) => coming.push_back(one),
+            Err((error, lost)) => lost.into_iter().for_each(|n| report(&mut ops[n], Err(error.clone()))),
+        }
+    }
+}

@@ -1,0 +1,449 @@
+//! Local to a host: small files go together, large ones in pieces.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::SshEndpoint;
+use super::difference::{How, Search, WORTHWHILE, common_part, put_whole, search, secret};
+use super::extents::Extents;
+use super::session::Reply;
+use super::window::Window;
+use super::wire::message::{get_applied, put_op};
+use super::wire::{Get, Kind, PIECE, Put, body, body_len, garbled};
+use super::writer::{SshWriter, outcome};
+use crate::cli::Options;
+use crate::delta::{Key, Shape};
+use crate::error::{ErrorKind, Result, SyncError};
+use crate::sync::{Control, Dir, Tally};
+use crate::transport::local::{Limiter, LocalEndpoint, Reader, changed, hash_of, read_at, stat_fd};
+use crate::transport::{Applied, Done, Doomed, Held, Kind as FileKind, Lane, Meta, Op, Pace, Time, What};
+
+/// Files up to this size go together with others.
+pub const SMALL: u64 = 128 << 10;
+/// Bytes of a message of several.
+const TOGETHER: usize = 256 << 10;
+/// Transfers wait for answers from far away, so there are more of them than cores.
+pub const WORKERS: u32 = 8;
+
+pub struct PushLane<'r> {
+    from: Reader<'r>,
+    to: SshWriter<'r>,
+    limiter: Option<Limiter>,
+    control: &'r Control,
+    tally: &'r Tally,
+    pace: Pace,
+    /// What the signatures under way may take of the memory.
+    signatures: Window,
+}
+
+impl std::fmt::Debug for PushLane<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PushLane").field("to", &self.to).finish_non_exhaustive()
+    }
+}
+
+/// How a lane over SSH wants its work.
+pub fn pace(options: &Options) -> Pace {
+    Pace { ops: 256, workers: Some(options.parallel.unwrap_or(WORKERS).clamp(1, WORKERS)) }
+}
+
+/// A message of several operations, and which of them those are.
+struct Batch {
+    request: Put,
+    ops: Vec<usize>,
+}
+
+impl<'r> PushLane<'r> {
+    pub fn new(
+        source: &'r LocalEndpoint,
+        dest: &'r SshEndpoint,
+        options: &Options,
+        precision: u64,
+        control: &'r Control,
+        tally: &'r Tally,
+    ) -> Self {
+        let limiter = options.bwlimit.map(|rate| Limiter::new(rate.0));
+        Self {
+            from: Reader::new(source),
+            to: SshWriter::new(dest, options, precision),
+            limiter,
+            control,
+            tally,
+            pace: pace(options),
+            signatures: Window::default(),
+        }
+    }
+
+    fn batch(dir: &Dir<'_>) -> Batch {
+        let mut request = body();
+        request.bytes(&dir.key);
+        Batch { request, ops: Vec::new() }
+    }
+
+    /// Waits until so many bytes may go.
+    fn allow(&self, bytes: u64) -> Result<()> {
+        let mut left = bytes;
+        while let (Some(limiter), true) = (&self.limiter, left > 0) {
+            left -= limiter.take(left, self.control).map_err(|_| SyncError::cancelled())?;
+        }
+        if self.control.should_stop() { Err(SyncError::cancelled()) } else { Ok(()) }
+    }
+
+    /// Opens the source's file; `op` then says what it is now.
+    fn open(&self, dir: &Dir<'_>, op: &mut Op) -> Result<OwnedFd> {
+        let file = self.from.open(dir, op)?;
+        let now = stat_fd(file.as_fd()).map_err(|errno| SyncError::os(errno, "read", self.from.path(dir, op)))?;
+        if now.kind != FileKind::File {
+            return Err(changed(self.from.path(dir, op)));
+        }
+        op.source = now;
+        Ok(file)
+    }
+
+    fn still(&self, file: &OwnedFd, dir: &Dir<'_>, op: &Op) -> Result<()> {
+        let now = stat_fd(file.as_fd()).map_err(|errno| SyncError::os(errno, "read", self.from.path(dir, op)))?;
+        if now.same_state(&op.source) { Ok(()) } else { Err(changed(self.from.path(dir, op))) }
+    }
+
+    /// Adds one operation with what it needs.
+    fn add(&self, dir: &Dir<'_>, op: &mut Op, content: &mut Vec<u8>, request: &mut Put) -> Result<()> {
+        match op.what {
+            What::Copy if op.source.kind == FileKind::File => {
+                let file = self.from.open(dir, op)?;
+                let fail = |errno| SyncError::os(errno, "read", self.from.path(dir, op));
+                content.resize(op.source.size as usize + 1, 0);
+                let n = read_at(file.as_fd(), content, 0).map_err(fail)?;
+                content.truncate(n);
+                let now = stat_fd(file.as_fd()).map_err(fail)?;
+                if !now.same_state(&op.source) || n as u64 != now.size {
+                    return Err(changed(self.from.path(dir, op)));
+                }
+                self.tally.bytes_read.fetch_add(n as u64, Relaxed);
+                self.allow(n as u64)?;
+                self.control.bytes.fetch_add(n as u64, Relaxed);
+                put_op(request, op);
+                request.option(Some(content));
+            }
+            What::CopyIfDifferent if op.source.kind == FileKind::File => {
+                let file = self.open(dir, op)?;
+                let hash = hash_of(file.as_fd(), self.control).map_err(|error| error.at("read", self.from.path(dir, op)))?;
+                self.tally.bytes_read.fetch_add(op.source.size, Relaxed);
+                self.still(&file, dir, op)?;
+                put_op(request, op);
+                request.option(Some(hash.as_bytes()));
+            }
+            _ => {
+                put_op(request, op);
+                request.option(None);
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&self, batch: Batch, sent: &mut Vec<(Reply, Vec<usize>)>) -> Result<(), (SyncError, Vec<usize>)> {
+        match self.to.at.session().and_then(|session| session.ask(Kind::Ops, batch.request)) {
+            Ok(reply) => {
+                sent.push((reply, batch.ops));
+                Ok(())
+            }
+            Err(error) => Err((error, batch.ops)),
+        }
+    }
+
+    /// A large file: what the other side does not have of it.
+    fn put(&self, dir: &Dir<'_>, op: &mut Op) -> Result<Done> {
+        let file = self.open(dir, op)?;
+        let old = op.dest.filter(|old| old.kind == FileKind::File && old.size >= WORTHWHILE && op.source.size >= WORTHWHILE);
+        let how = match old {
+            Some(_) => How::Difference,
+            None if self.to.has_part(dir, op) => How::Rest,
+            None => How::Whole,
+        };
+        let secret = secret()?;
+        let key = Key::new(&secret);
+        let mut request = body();
+        request.bytes(&dir.key);
+        put_op(&mut request, op);
+        request.u8(how as u8).0.extend_from_slice(&secret);
+        let taken = old.map_or(0, |old| Shape::of(old.size).blocks() * 24);
+        if !self.signatures.take(taken, self.to.at.stop()) {
+            return Err(SyncError::cancelled());
+        }
+        let sent = self.to.at.session().and_then(|session| session.ask(Kind::Put, request)).and_then(|mut reply| {
+            let end = match how {
+                How::Difference => self.send_difference(dir, op, &file, &key, &mut reply)?,
+                How::Whole | How::Rest => self.send_content(dir, op, &file, how == How::Rest, &key, &mut reply)?,
+            };
+            self.still(&file, dir, op)?;
+            reply.tell(Kind::End, end)?;
+            loop {
+                let frame = reply.next()?;
+                match frame.kind {
+                    Kind::Done => return get_applied(&mut Get(&frame.body)),
+                    // Not all that was said of the old file was needed.
+                    Kind::Signature => {}
+                    _ => return Err(garbled("another answer than was asked for")),
+                }
+            }
+        });
+        self.signatures.give_back(taken);
+        if sent.as_ref().is_err_and(|error| error.retryable) {
+            self.to.note_part(dir, op);
+        }
+        sent.map(Done::from).map_err(|error| self.to.at.at(error))
+    }
+
+    fn send_difference(&self, dir: &Dir<'_>, op: &Op, file: &OwnedFd, key: &Key, reply: &mut Reply) -> Result<Put> {
+        let replies = std::cell::RefCell::new(reply);
+        let mut next = || replies.borrow_mut().next();
+        let mut send = |kind, pieces: Put| {
+            self.allow(body_len(&pieces) as u64)?;
+            replies.borrow().tell(kind, pieces)
+        };
+        let mut seen = |bytes| {
+            self.control.bytes.fetch_add(bytes, Relaxed);
+            self.tally.bytes_read.fetch_add(bytes, Relaxed);
+            if self.control.should_stop() { Err(SyncError::cancelled()) } else { Ok(()) }
+        };
+        let found = search(key, Search { file: file.as_fd(), next: &mut next, send: &mut send, seen: &mut seen }).map_err(|error| {
+            if error.path.is_none() && error.errno.is_some() { error.at("read", self.from.path(dir, op)) } else { error }
+        })?;
+        if found.whole.size != op.source.size {
+            return Err(changed(self.from.path(dir, op)));
+        }
+        self.tally.files_delta_synced.fetch_add(1, Relaxed);
+        self.tally.delta_bytes_saved.fetch_add(op.source.size - found.literal, Relaxed);
+        let mut end = body();
+        put_whole(&mut end, &found.whole);
+        Ok(end)
+    }
+
+    fn send_content(&self, dir: &Dir<'_>, op: &Op, file: &OwnedFd, rest: bool, key: &Key, reply: &mut Reply) -> Result<Put> {
+        let read_error = |errno| SyncError::os(errno, "read", self.from.path(dir, op));
+        let mut at = 0;
+        if rest {
+            let have = Get(&reply.next()?.body).u64()?.min(op.source.size);
+            at = common_part(key, file.as_fd(), have, &mut || reply.next())?;
+            let mut from = body();
+            from.u64(at);
+            reply.tell(Kind::Hole, from)?;
+            self.control.bytes.fetch_add(at, Relaxed);
+        }
+        let mut hash = blake3::Hasher::new();
+        let mut data = Extents::new(file.as_fd(), &op.source);
+        while at < op.source.size {
+            let hole = data.hole(at).map_err(read_error)?;
+            if hole > 0 {
+                let mut piece = body();
+                piece.u64(hole);
+                reply.tell(Kind::Hole, piece)?;
+                self.control.bytes.fetch_add(hole, Relaxed);
+                at += hole;
+                continue;
+            }
+            let want = (data.end(at) - at).min(PIECE as u64) as usize;
+            self.allow(want as u64)?;
+            let mut piece = body();
+            let head = piece.0.len();
+            piece.0.resize(head + want, 0);
+            let n = read_at(file.as_fd(), &mut piece.0[head..], at).map_err(read_error)?;
+            if n == 0 {
+                return Err(changed(self.from.path(dir, op)));
+            }
+            piece.0.truncate(head + n);
+            hash.update(&piece.0[head..]);
+            reply.tell(Kind::Data, piece)?;
+            at += n as u64;
+            self.control.bytes.fetch_add(n as u64, Relaxed);
+            self.tally.bytes_read.fetch_add(n as u64, Relaxed);
+            // It may have failed there already.
+            reply.try_next()?;
+        }
+        let mut end = body();
+        end.0.extend_from_slice(hash.finalize().as_bytes());
+        Ok(end)
+    }
+
+    /// Hashes of files at the destination, for a dry run.
+    fn same_content(&self, dir: &Dir<'_>, op: &Op) -> Result<bool> {
+        let mut op = op.clone();
+        let file = self.open(dir, &mut op)?;
+        let own = hash_of(file.as_fd(), self.control).map_err(|error| error.at("read", self.from.path(dir, &op)))?;
+        let mut request = body();
+        request.bytes(&dir.key).bytes(&op.name);
+        let answer = self.to.at.ask(Kind::Hashes, request)?;
+        let mut get = Get(&answer);
+        outcome(&mut get).map_err(|error| self.to.at.at(error))?;
+        get.meta(None)?;
+        Ok(get.0 == own.as_bytes())
+    }
+
+    /// Was that very thing done, before a connection was cut and nobody could hear of it?
+    fn is_done(&self, op: &Op, now: &Meta) -> bool {
+        now.kind == op.source.kind
+            && (op.source.kind != FileKind::File || now.size == op.source.size)
+            && !self.to.keep.differs(&op.source, now, self.to.precision)
+            && self.to.keep.times
+            && op.dest.is_none_or(|old| old.ino != now.ino)
+    }
+}
+
+impl Lane for PushLane<'_> {
+    fn pace(&self) -> Pace {
+        self.pace
+    }
+
+    fn takes_several(&self) -> bool {
+        true
+    }
+
+    fn hold(&self, dir: &Dir<'_>) -> Held {
+        (self.from.dir(dir).ok(), None)
+    }
+
+    fn apply(&self, dir: &Dir<'_>, op: &mut Op) -> Result<Done> {
+        let mut done = Ok(Applied::Same.into());
+        self.apply_all(dir, std::slice::from_mut(op), &mut |_, outcome| done = outcome);
+        done
+    }
+
+    fn apply_all(&self, dir: &Dir<'_>, ops: &mut [Op], report: &mut dyn FnMut(&mut Op, Result<Done>)) {
+        let mut sent: Vec<(Reply, Vec<usize>)> = Vec::new();
+        let mut content = Vec::new();
+        let mut batch = Self::batch(dir);
+        let mut queue: std::collections::VecDeque<usize> = (0..ops.len()).collect();
+        loop {
+            while let Some(n) = queue.pop_front() {
+                let op = &mut ops[n];
+                if self.control.should_stop() {
+                    report(op, Err(SyncError::cancelled()));
+                    continue;
+                }
+                if matches!(op.what, What::Nothing | What::Ask) {
+                    report(op, Ok(Applied::Same.into()));
+                    continue;
+                }
+                dir.touch();
+                if op.what == What::Copy && op.source.kind == FileKind::File && op.source.size > SMALL {
+                    let done = self.put(dir, op);
+                    report(op, done);
+                    continue;
+                }
+                let mark = batch.request.0.len();
+                match self.add(dir, op, &mut content, &mut batch.request) {
+                    Ok(()) => batch.ops.push(n),
+                    Err(error) => {
+                        batch.request.0.truncate(mark);
+                        report(op, Err(error));
+                    }
+                }
+                if body_len(&batch.request) >= TOGETHER {
+                    let full = std::mem::replace(&mut batch, Self::batch(dir));
+                    if let Err((error, lost)) = self.send(full, &mut sent) {
+                        lost.into_iter().for_each(|n| report(&mut ops[n], Err(error.clone())));
+                    }
+                }
+            }
+            if !batch.ops.is_empty() {
+                let last = std::mem::replace(&mut batch, Self::batch(dir));
+                if let Err((error, lost)) = self.send(last, &mut sent) {
+                    lost.into_iter().for_each(|n| report(&mut ops[n], Err(error.clone())));
+                }
+            }
+            for (mut reply, which) in sent.drain(..) {
+                let answer = reply.done();
+                let mut get = Get(answer.as_deref().unwrap_or_default());
+                for n in which {
+                    let done = match &answer {
+                        Ok(_) => outcome(&mut get).and_then(|()| Ok((get_applied(&mut get)?, get.bool()?))),
+                        Err(error) => Err(error.clone()),
+                    };
+                    match done {
+                        // The contents differ: it has to go after all.
+                        Ok((_, false)) if ops[n].what == What::CopyIfDifferent => {
+                            ops[n].what = What::Copy;
+                            queue.push_back(n);
+                        }
+                        done => report(&mut ops[n], done.map(|(applied, _)| applied.into()).map_err(|error| self.to.at.at(error))),
+                    }
+                }
+            }
+            if queue.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn examine(&self, dir: &Dir<'_>, op: &Op) -> Result<Applied> {
+        let differs = || op.dest.as_ref().is_some_and(|old| self.to.keep.differs(&op.source, old, self.to.precision));
+        Ok(match op.what {
+            What::CopyIfDifferent if self.same_content(dir, op)? => {
+                if differs() {
+                    Applied::Metadata
+                } else {
+                    Applied::Same
+                }
+            }
+            What::Copy | What::CopyIfDifferent if op.dest.is_some() => Applied::Updated,
+            What::Copy | What::CopyIfDifferent => Applied::Created,
+            What::Metadata => Applied::Metadata,
+            What::Attributes if differs() => Applied::Metadata,
+            What::Attributes | What::Nothing | What::Ask => Applied::Same,
+        })
+    }
+
+    fn refresh(&self, dir: &Dir<'_>, op: &mut Op) -> Result<()> {
+        self.from.refresh(dir, op)?;
+        if let Some((now, _)) = self.to.stat(dir, &op.name)?
+            && self.is_done(op, &now)
+        {
+            op.what = What::Nothing;
+        }
+        Ok(())
+    }
+
+    fn make_dir(&self, parent: &Dir<'_>, name: &[u8], source: &Meta, replaced: Option<&Meta>) -> Result<()> {
+        self.to.make_dir(parent, name, source, replaced)
+    }
+
+    fn finish_dir(&self, dir: &Dir<'_>) -> Result<bool> {
+        self.to.finish_dir(dir)
+    }
+
+    fn is_linked(&self, op: &Op, leader: &[u8]) -> bool {
+        self.to.is_linked(op, leader)
+    }
+
+    fn hard_link(&self, dir: &Dir<'_>, op: &Op, leader: &[u8]) -> Result<Option<Applied>> {
+        self.to.hard_link(dir, op, leader)
+    }
+
+    fn remove_source(&self, dir: &Dir<'_>, op: &Op) -> Result<()> {
+        match self.to.stat(dir, &op.name)? {
+            Some((copy, _)) if copy.kind == op.source.kind && (copy.kind != FileKind::File || copy.size == op.source.size) => {
+                self.from.remove(dir, op)
+            }
+            _ => Err(SyncError::new(ErrorKind::Conflict, "its copy is not in place").at("remove the source", self.from.path(dir, op))),
+        }
+    }
+
+    fn remove(&self, dir_key: &[u8], doomed: &[Doomed], report: &mut dyn FnMut(&Doomed, Result<()>)) {
+        self.to.remove(dir_key, doomed, report);
+    }
+
+    fn touch_dir(&self, key: &[u8], mtime: Time) -> Result<()> {
+        self.to.touch_dir(key, mtime)
+    }
+
+    fn clean_up(&self, dir: &Dir<'_>, leftovers: &[Box<[u8]>], wanted: &[Op]) {
+        self.to.clean_up(dir, leftovers, wanted);
+    }
+
+    fn settle(&self, report: &mut dyn FnMut(SyncError)) {
+        self.to.settle(report);
+    }
+
+    fn sync_all(&self) -> Result<()> {
+        self.to.sync_all()
+    }
+}

@@ -1,0 +1,302 @@
+//! Frames: what travels on a connection, in either direction. Length of the body, kind, id, body.
+//!
+//! The id tells which of the requests under way a frame belongs to.
+
+use std::io::{ErrorKind::Interrupted, Read, Write};
+use std::sync::{Mutex, PoisonError};
+
+use super::codec::garbled;
+use crate::error::{ErrorKind, Result, SyncError};
+
+/// Bytes of a body, at most. Whoever sends keeps below it.
+pub const MOST: usize = 1 << 20;
+/// Content goes in pieces of this size.
+pub const PIECE: usize = 256 << 10;
+
+const HEAD: usize = 9;
+
+/// What a frame holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// Both ways, first of all: which versions a side speaks.
+    Hello = 1,
+    /// An answer that ends a request: what was asked for.
+    Done,
+    /// An answer that ends a request: why there is no other.
+    Failed,
+    /// Requests: what the run is about.
+    OpenSource,
+    OpenDest,
+    Close,
+    /// All listings, in the order of a walk, from a key on; and how much more of them may be sent.
+    Walk,
+    More,
+    /// One directory, or a part of it with more to come.
+    Listing,
+    List,
+    Stat,
+    Read,
+    /// Changes to the destination.
+    MakeDir,
+    FinishDir,
+    Ops,
+    HardLink,
+    Remove,
+    TouchDir,
+    CleanUp,
+    SyncAll,
+    /// A large file on its way, in pieces.
+    Put,
+    Data,
+    Hole,
+    Copy,
+    End,
+    /// Small files of the source, and one of them.
+    Fetch,
+    Content,
+    /// A large file of the source.
+    FetchFile,
+    Credit,
+    Signature,
+    Hashes,
+    RemoveSource,
+    /// Nobody wants an answer to that request any more.
+    Forget,
+    Ping,
+}
+
+impl Kind {
+    fn of(byte: u8) -> Result<Self> {
+        const ALL: [Kind; 34] = [
+            Kind::Hello,
+            Kind::Done,
+            Kind::Failed,
+            Kind::OpenSource,
+            Kind::OpenDest,
+            Kind::Close,
+            Kind::Walk,
+            Kind::More,
+            Kind::Listing,
+            Kind::List,
+            Kind::Stat,
+            Kind::Read,
+            Kind::MakeDir,
+            Kind::FinishDir,
+            Kind::Ops,
+            Kind::HardLink,
+            Kind::Remove,
+            Kind::TouchDir,
+            Kind::CleanUp,
+            Kind::SyncAll,
+            Kind::Put,
+            Kind::Data,
+            Kind::Hole,
+            Kind::Copy,
+            Kind::End,
+            Kind::Fetch,
+            Kind::Content,
+            Kind::FetchFile,
+            Kind::Credit,
+            Kind::Signature,
+            Kind::Hashes,
+            Kind::RemoveSource,
+            Kind::Forget,
+            Kind::Ping,
+        ];
+        byte.checked_sub(1).and_then(|n| ALL.get(usize::from(n))).copied().ok_or_else(|| garbled("an unknown kind of message"))
+    }
+}
+
+#[derive(Debug)]
+pub struct Frame {
+    pub kind: Kind,
+    pub id: u32,
+    pub body: Vec<u8>,
+}
+
+/// The receiving end.
+#[derive(Debug)]
+pub struct Incoming<R> {
+    from: R,
+    buffer: Vec<u8>,
+    at: usize,
+}
+
+impl<R: Read> Incoming<R> {
+    pub fn new(from: R) -> Self {
+        Self { from, buffer: Vec::with_capacity(64 << 10), at: 0 }
+    }
+
+    /// Fills the buffer until `n` bytes wait in it. `false` at the end of the stream.
+    fn want(&mut self, n: usize) -> Result<bool> {
+        while self.buffer.len() - self.at < n {
+            self.buffer.drain(..self.at);
+            self.at = 0;
+            let had = self.buffer.len();
+            self.buffer.resize((64 << 10).max(n), 0);
+            let got = read(&mut self.from, &mut self.buffer[had..])?;
+            self.buffer.truncate(had + got);
+            if got == 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The bytes before the first frame: what a login script prints ends at `greeting`.
+    pub fn skip_to(&mut self, greeting: &[u8], most: usize) -> Result<bool> {
+        let mut seen = 0;
+        loop {
+            let waiting = &self.buffer[self.at..];
+            if let Some(found) = waiting.windows(greeting.len()).position(|window| window == greeting) {
+                self.at += found + greeting.len();
+                return Ok(true);
+            }
+            let useless = waiting.len().saturating_sub(greeting.len() - 1);
+            (self.at, seen) = (self.at + useless, seen + useless);
+            let waiting = self.buffer.len() - self.at;
+            if seen > most || !self.want(waiting + 1)? {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// The next frame; `None` where the stream ends between two.
+    pub fn next(&mut self) -> Result<Option<Frame>> {
+        if !self.want(HEAD)? {
+            return if self.buffer.len() == self.at { Ok(None) } else { Err(cut_off()) };
+        }
+        let head = &self.buffer[self.at..][..HEAD];
+        let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        let (length, kind, id) = (number(0) as usize, head[4], number(5));
+        if length > MOST {
+            return Err(garbled("a message that is too large"));
+        }
+        let kind = Kind::of(kind)?;
+        self.at += HEAD;
+        let waiting = (self.buffer.len() - self.at).min(length);
+        let mut body = Vec::with_capacity(length);
+        body.extend_from_slice(&self.buffer[self.at..][..waiting]);
+        self.at += waiting;
+        // What is large goes where it belongs without a stop in between.
+        body.resize(length, 0);
+        let mut filled = waiting;
+        while filled < length {
+            match read(&mut self.from, &mut body[filled..])? {
+                0 => return Err(cut_off()),
+                n => filled += n,
+            }
+        }
+        Ok(Some(Frame { kind, id, body }))
+    }
+}
+
+fn read(from: &mut impl Read, buffer: &mut [u8]) -> Result<usize> {
+    loop {
+        match from.read(buffer) {
+            Err(error) if error.kind() == Interrupted => {}
+            Err(error) => return Err(SyncError::new(ErrorKind::Network, error.to_string()).retryable()),
+            Ok(n) => return Ok(n),
+        }
+    }
+}
+
+/// The stream ended, or could not be written to any more.
+pub fn cut_off() -> SyncError {
+    SyncError::new(ErrorKind::Network, "the connection was cut off").retryable()
+}
+
+/// The sending end, for many threads: a frame goes out whole.
+#[derive(Debug)]
+pub struct Outgoing<W>(Mutex<W>);
+
+impl<W: Write> Outgoing<W> {
+    pub fn new(to: W) -> Self {
+        Self(Mutex::new(to))
+    }
+
+    /// `body` begins with room for the head, as `body` makes it.
+    pub fn send(&self, kind: Kind, id: u32, mut frame: Vec<u8>) -> Result<()> {
+        let length = frame.len() - HEAD;
+        debug_assert!(length <= MOST, "{kind:?} of {length} bytes");
+        frame[..4].copy_from_slice(&(length as u32).to_le_bytes());
+        frame[4] = kind as u8;
+        frame[5..HEAD].copy_from_slice(&id.to_le_bytes());
+        let mut to = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        to.write_all(&frame).and_then(|()| to.flush()).map_err(|_| cut_off())
+    }
+
+    /// What comes before the first frame.
+    pub fn send_raw(&self, bytes: &[u8]) -> Result<()> {
+        let mut to = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        to.write_all(bytes).map_err(|_| cut_off())
+    }
+}
+
+/// An empty body, with room for the head.
+pub fn body() -> super::Put {
+    super::Put(vec![0; HEAD])
+}
+
+/// Bytes of the body so far.
+pub fn body_len(body: &super::Put) -> usize {
+    body.0.len() - HEAD
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Gives a few bytes at a time.
+    struct Drip<'a>(&'a [u8], usize);
+
+    impl Read for Drip<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let n = self.0.len().min(buffer.len()).min(self.1);
+            buffer[..n].copy_from_slice(&self.0[..n]);
+            self.0 = &self.0[n..];
+            Ok(n)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn frames_come_back(bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..3000), 0..8), drip in 1..5000_usize) {
+            let mut sent = Vec::new();
+            let out = Outgoing::new(&mut sent);
+            for (n, content) in bodies.iter().enumerate() {
+                let mut body = body();
+                body.0.extend_from_slice(content);
+                out.send(Kind::Data, n as u32, body.0).expect("room");
+            }
+            let mut incoming = Incoming::new(Drip(&sent, drip));
+            for (n, content) in bodies.iter().enumerate() {
+                let frame = incoming.next().expect("whole").expect("there");
+                prop_assert_eq!((frame.kind, frame.id as usize, &frame.body), (Kind::Data, n, content));
+            }
+            prop_assert!(incoming.next().expect("the end").is_none());
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let mut incoming = Incoming::new(&*bytes);
+            while let Ok(Some(_)) = incoming.next() {}
+        }
+    }
+
+    #[test]
+    fn what_a_login_prints_is_passed_over() {
+        let mut incoming = Incoming::new(Drip(b"Welcome!\nsy\nsypy agent\n12345", 3));
+        assert!(incoming.skip_to(b"sypy agent\n", 100).expect("found"));
+        let mut incoming = Incoming::new(Drip(b"Welcome to something that is no agent", 3));
+        assert!(!incoming.skip_to(b"sypy agent\n", 10).expect("not found"));
+    }
+
+    #[test]
+    fn a_frame_that_is_too_large_takes_no_memory() {
+        let error = Incoming::new(&[0xff, 0xff, 0xff, 0x7f, 2, 0, 0, 0, 0][..]).next().expect_err("refused");
+        assert!(error.message.contains("too large"), "{error}");
+    }
+}

@@ -1,0 +1,8 @@
+//! What travels between two ends of a connection: values, frames, messages.
+
+pub mod codec;
+pub mod frame;
+pub mod message;
+
+pub use codec::{Get, Put, garbled};
+pub use frame::{Frame, Incoming, Kind, Outgoing, PIECE, body, body_len, cut_off};

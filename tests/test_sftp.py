@@ -11,7 +11,7 @@ import pytest
 import running
 import sypy
 from events import Recorder
-from sshd import HOST, own_sshd, sshd
+from sshd import HOST, SFTP, own_sshd, sshd
 from trees import Dir, Fifo, File, Hard, Link, build, difference, keys, leftovers, set_mtime, snapshot
 
 __all__ = ["own_sshd", "sshd"]
@@ -353,12 +353,15 @@ def test_single_files_and_slashes_mean_what_they_do_locally(way, src, dst):
 def test_paths_may_begin_at_home(own_sshd, src, tmp_path):
     home = tmp_path / "home"
     home.mkdir()
-    server = own_sshd(subsystem=f"/usr/lib/openssh/sftp-server -d {home}")
+    # Without an agent SFTP does what is asked of the host.
+    server = own_sshd(subsystem=f"{SFTP} -d {home}", extra=["SetEnv PATH=/nowhere"])
     build(src, {"a": "a"})
     sypy.sync(f"{src}/", f"{HOST}:below/", ssh=server.config).raise_for_errors()
     assert keys(home) == {"below", "below/a"}
     listed = [entry.path for entry in sypy.ls(f"{HOST}:", recursive=True, ssh=server.config)]
     assert sorted(map(os.fspath, listed)) == ["below", "below/a"]
+    with pytest.raises(sypy.UnsupportedError, match="no sy answered"):
+        sypy.sync(f"{src}/", f"{HOST}:other/", ssh=server.config.replace(agent_path="/nowhere/sy"))
 
 
 def test_tilde_is_the_users_home(sshd):

@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         // Signals end it as they end any other program.
         return ExitCode::from(sy::cli::serve());
     }
+    sy::cli::is_native();
     let control = Arc::new(sy::Control::default());
     let caught = Arc::new(AtomicUsize::new(0));
     let ignored = ignored_signals();

@@ -245,7 +245,7 @@ fn scp_style(bytes: &[u8]) -> Option<(Option<String>, String, Vec<u8>)> {
     (plausible && !drive).then(|| (user, host.to_owned(), bytes[colon + 1..].to_vec()))
 }
 
-fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
+pub(crate) fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     if let Some(rest) = authority.strip_prefix('[') {
         let (host, after) = rest.split_once(']')?;
         return match after.strip_prefix(':') {

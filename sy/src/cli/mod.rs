@@ -32,6 +32,7 @@ use std::sync::Arc;
 
 use crate::sync::{self, Control, Observer, Outcome};
 use crate::transport::ssh::agent;
+pub use crate::transport::ssh::deploy::is_native;
 use line::{Asked, Early, Line};
 use screen::Screen;
 

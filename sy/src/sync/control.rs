@@ -75,7 +75,8 @@ impl Control {
         self.stop.gave_up.load(Relaxed)
     }
 
-    pub(crate) fn stop(&self) -> Stop {
+    /// For what outlives a borrow.
+    pub fn stop(&self) -> Stop {
         self.stop.clone()
     }
 

@@ -112,6 +112,7 @@ fn run_inner(
     let mut options = options.clone();
     let sides = preflight::open(source, dest, &mut options, accesses, control)?;
     let options = &options;
+    sides.notes.iter().for_each(|note| observer.log(Level::Warning, note));
     let _lock = match &sides.dest {
         // The agent of a host holds one there.
         Some(dest) if !options.dry_run && !matches!(dest, Opened::Ssh(_)) => {

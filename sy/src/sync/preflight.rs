@@ -9,13 +9,13 @@ use rustix::io::Errno;
 use super::control::Control;
 use super::plan::Start;
 use crate::cli::{Links, Options, both_names};
-use crate::error::{ErrorKind, Result, SyncError};
+use crate::error::{ErrorKind, Printable, Result, SyncError};
 use crate::path::{Scheme, SyncPath};
 use crate::transport::access::{Access, Accesses};
 use crate::transport::cloud::{CloudEndpoint, plain_key};
 use crate::transport::local::{Aside, Follow, LocalEndpoint};
 use crate::transport::open::{self, Opened};
-use crate::transport::ssh::{SshEndpoint, is_no_agent, sftp};
+use crate::transport::ssh::{SshEndpoint, deploy, sftp};
 use crate::transport::{Capabilities, Endpoint, Kind, Listing, Meta};
 
 /// As `both_names` would name it together with its value.
@@ -27,6 +27,8 @@ pub struct Sides {
     pub source: Opened,
     /// `None` in a dry run into a destination that does not exist.
     pub dest: Option<Opened>,
+    /// What the user should know about how they were opened.
+    pub notes: Vec<String>,
     start: Intent,
 }
 
@@ -44,14 +46,19 @@ pub fn check_options(source: &SyncPath, dest: &SyncPath, options: &Options) -> R
     let on_host = source.is_on_host() || dest.is_on_host();
     for (set, name, why) in [
         (options.compress && !on_host, "compress", "only what travels over SSH is compressed"),
-        (options.daemon_auto && !on_host, "daemon_auto", "only connections over SSH are kept"),
+        (
+            options.daemon_auto && ![source, dest].into_iter().any(|path| path.is_on_host() && !is_sftp(path)),
+            "daemon_auto",
+            "only connections to an agent over SSH are kept",
+        ),
         (options.bidirectional, "bidirectional", "this version of sypy syncs one way only"),
         (options.conflict_resolve != Options::default().conflict_resolve, "conflict_resolve", "this version of sypy syncs one way only"),
         (
-            options.trash && !dest.is_local() && !dest.is_on_host(),
+            options.trash && !dest.is_local() && (!dest.is_on_host() || is_sftp(dest)),
             "trash",
-            "an object store has no trash; backup_dir (--backup-dir) keeps what is replaced",
+            "only file systems have a trash; backup_dir (--backup-dir) keeps what is replaced",
         ),
+        (options.links == Links::Follow && is_sftp(source), "links", "over SFTP links are not followed"),
         (options.links == Links::Follow && !source.is_local() && !source.is_on_host(), "links", "links in an object store lead nowhere"),
     ] {
         if set {
@@ -151,12 +158,13 @@ pub fn open(source: &SyncPath, dest: &SyncPath, options: &mut Options, accesses:
         (Links::Follow, false) => Follow::Within,
         _ => Follow::Never,
     };
+    let mut notes = Vec::new();
     let from = match source.as_local() {
         Some(path) => {
             let LocalSource { opened, one, what, real } = open_local_source(path, source.has_trailing_slash(), follow, control)?;
             From { opened: Opened::Local(opened), one, what, real }
         }
-        None if source.is_on_host() => open_host_source(source, options, &accesses.source, follow, control)?,
+        None if source.is_on_host() => open_host_source(source, options, &accesses.source, follow, control, &mut notes)?,
         None => open_cloud_source(source, &accesses.source, control)?,
     };
     let (opened, made, as_name) = match dest.as_local() {
@@ -165,14 +173,14 @@ pub fn open(source: &SyncPath, dest: &SyncPath, options: &mut Options, accesses:
                 open_local_dest(path, dest, &from.needs(&|| from.must_hold_something()), options, control)?;
             (opened.map(Opened::Local), made, as_name)
         }
-        None if dest.is_on_host() => open_host_dest(dest, &from, options, &accesses.dest, control)?,
+        None if dest.is_on_host() => open_host_dest(dest, &from, options, &accesses.dest, control, &mut notes)?,
         None => open_cloud_dest(dest, &from, options, &accesses.dest, control)?,
     };
     let start = match from.one {
         None => Intent::Contents { made },
         Some(name) => Intent::One { name, as_name },
     };
-    Ok(Sides { source: from.opened, dest: opened, start })
+    Ok(Sides { source: from.opened, dest: opened, notes, start })
 }
 
 pub fn open_local_source(from: &Path, trailing_slash: bool, follow: Follow, control: &Control) -> Result<LocalSource> {
@@ -193,36 +201,6 @@ pub fn open_local_source(from: &Path, trailing_slash: bool, follow: Follow, cont
     let followed = one.as_deref().filter(|_| follow != Follow::Never && what == Kind::Dir).and_then(|name| opened.real_path_of(name));
     let real = followed.map_or_else(|| real(opened.real_path(), one.as_deref()), |path| real(&path, None));
     Ok(LocalSource { opened, one, what, real })
-}
-
-/// Through an agent there, or over SFTP where it is asked for or there is no agent.
-fn open_host_source(source: &SyncPath, options: &Options, access: &Access, follow: Follow, control: &Control) -> Result<From> {
-    if is_sftp(source) {
-        return open_sftp_source(source, options, access, control);
-    }
-    match open_ssh_source(source, access, follow, control) {
-        Err(error) if is_no_agent(&error) && may_fall_back(access) => open_sftp_source(source, options, access, control),
-        opened => opened,
-    }
-}
-
-fn open_host_dest(dest: &SyncPath, from: &From, options: &mut Options, access: &Access, control: &Control) -> Result<Dest> {
-    if is_sftp(dest) {
-        return open_sftp_dest(dest, from, options, access, control);
-    }
-    match open_ssh_dest(dest, from, options, access, control) {
-        Err(error) if is_no_agent(&error) && may_fall_back(access) => open_sftp_dest(dest, from, options, access, control),
-        opened => opened,
-    }
-}
-
-fn is_sftp(path: &SyncPath) -> bool {
-    matches!(path.scheme, Scheme::Ssh { sftp: true, .. })
-}
-
-/// Who names the agent wants no other way.
-fn may_fall_back(access: &Access) -> bool {
-    access.ssh.as_ref().is_none_or(|config| config.agent_path.is_none())
 }
 
 fn open_ssh_source(source: &SyncPath, access: &Access, follow: Follow, control: &Control) -> Result<From> {
@@ -253,33 +231,6 @@ fn open_ssh_dest(dest: &SyncPath, from: &From, options: &mut Options, access: &A
     Ok((Some(Opened::Ssh(Box::new(endpoint))), made, as_name))
 }
 
-fn place(path: &SyncPath, options: &Options, access: &Access, control: &Control) -> Result<sftp::Place> {
-    if options.daemon_auto {
-        return Err(SyncError::unsupported(format!("{} can't be honoured: only an agent is kept", both_names("daemon_auto"))));
-    }
-    let again = sftp::Again { times: options.retry, delay: options.retry_delay.0 };
-    let mut config = access.ssh.clone().unwrap_or_default();
-    config.compression |= options.compress;
-    sftp::Place::connect(path, &config, again, &control.stop())
-}
-
-fn open_sftp_source(source: &SyncPath, options: &Options, access: &Access, control: &Control) -> Result<From> {
-    if options.links == Links::Follow {
-        return Err(SyncError::unsupported(format!("{FOLLOW} can't be honoured: over SFTP links are not followed")));
-    }
-    let place = place(source, options, access, control)?;
-    let fail = |failure: sftp::Failure| failure.at("open the source", source.to_bytes());
-    let one = if source.has_trailing_slash() { None } else { place.parent() };
-    let Some((parent, name)) = one else {
-        let endpoint = place.open(false).map_err(fail)?;
-        return Ok(From { opened: Opened::Sftp(Box::new(endpoint)), one: None, what: Kind::Dir, real: PathBuf::new() });
-    };
-    let endpoint = parent.open(false).map_err(fail)?;
-    let gone = || SyncError::os(Errno::NOENT, "open the source", source.to_bytes());
-    let (meta, _) = endpoint.stat(b"", &name)?.ok_or_else(gone)?;
-    Ok(From { opened: Opened::Sftp(Box::new(endpoint)), one: Some(name), what: meta.kind, real: PathBuf::new() })
-}
-
 /// A key without a slash at the end may be an object, or a directory that goes as such.
 fn open_cloud_source(source: &SyncPath, access: &Access, control: &Control) -> Result<From> {
     let store = open::store(source, access, &control.stop())?;
@@ -293,6 +244,86 @@ fn open_cloud_source(source: &SyncPath, access: &Access, control: &Control) -> R
     let gone = || SyncError::new(ErrorKind::NotFound, "nothing is there").at("open the source", source.to_bytes());
     let (meta, _) = endpoint.stat(b"", name)?.ok_or_else(gone)?;
     Ok(From { opened: Opened::Cloud(endpoint), one: Some(name.to_vec()), what: meta.kind, real: PathBuf::new() })
+}
+
+/// Is it to be reached over SFTP, whatever else the host has?
+fn is_sftp(path: &SyncPath) -> bool {
+    matches!(path.scheme, Scheme::Ssh { sftp: true, .. })
+}
+
+/// What a run over SFTP lacks.
+fn over_sftp(path: &SyncPath, why: &SyncError) -> String {
+    let host = SyncPath { path: Vec::new(), ..path.clone() };
+    format!(
+        "{}: {}; going on over SFTP: no differences of changed files, whole seconds, no attributes, no trash",
+        Printable(&host.to_bytes()),
+        why.message
+    )
+}
+
+fn open_host_source(
+    source: &SyncPath,
+    options: &Options,
+    access: &Access,
+    follow: Follow,
+    control: &Control,
+    notes: &mut Vec<String>,
+) -> Result<From> {
+    if !is_sftp(source) {
+        match open_ssh_source(source, access, follow, control) {
+            Err(error)
+                if deploy::is_absence(&error)
+                    && follow == Follow::Never
+                    && access.ssh.as_ref().is_none_or(|ssh| ssh.agent_path.is_none()) =>
+            {
+                notes.push(over_sftp(source, &error));
+            }
+            other => return other,
+        }
+    }
+    open_sftp_source(source, options, access, control)
+}
+
+fn open_host_dest(
+    dest: &SyncPath,
+    from: &From,
+    options: &mut Options,
+    access: &Access,
+    control: &Control,
+    notes: &mut Vec<String>,
+) -> Result<Dest> {
+    if !is_sftp(dest) {
+        match open_ssh_dest(dest, from, options, access, control) {
+            Err(error)
+                if deploy::is_absence(&error) && !options.trash && access.ssh.as_ref().is_none_or(|ssh| ssh.agent_path.is_none()) =>
+            {
+                notes.push(over_sftp(dest, &error));
+            }
+            other => return other,
+        }
+    }
+    open_sftp_dest(dest, from, options, access, control)
+}
+
+fn place(path: &SyncPath, options: &Options, access: &Access, control: &Control) -> Result<sftp::Place> {
+    let again = sftp::Again { times: options.retry, delay: options.retry_delay.0 };
+    let mut config = access.ssh.clone().unwrap_or_default();
+    config.compression |= options.compress;
+    sftp::Place::connect(path, &config, again, &control.stop())
+}
+
+fn open_sftp_source(source: &SyncPath, options: &Options, access: &Access, control: &Control) -> Result<From> {
+    let place = place(source, options, access, control)?;
+    let fail = |failure: sftp::Failure| failure.at("open the source", source.to_bytes());
+    let one = if source.has_trailing_slash() { None } else { place.parent() };
+    let Some((parent, name)) = one else {
+        let endpoint = place.open(false).map_err(fail)?;
+        return Ok(From { opened: Opened::Sftp(endpoint), one: None, what: Kind::Dir, real: PathBuf::new() });
+    };
+    let endpoint = parent.open(false).map_err(fail)?;
+    let gone = || SyncError::os(Errno::NOENT, "open the source", source.to_bytes());
+    let (meta, _) = endpoint.stat(b"", &name)?.ok_or_else(gone)?;
+    Ok(From { opened: Opened::Sftp(endpoint), one: Some(name), what: meta.kind, real: PathBuf::new() })
 }
 
 /// The open destination, whether it has yet to be made, and the name there of a single entry.
@@ -372,10 +403,6 @@ fn open_cloud_dest(dest: &SyncPath, from: &From, options: &mut Options, access: 
 }
 
 fn open_sftp_dest(dest: &SyncPath, from: &From, options: &mut Options, access: &Access, control: &Control) -> Result<Dest> {
-    if options.trash {
-        let why = "there is no trash over SFTP; backup_dir (--backup-dir) keeps what is replaced";
-        return Err(SyncError::unsupported(format!("trash can't be honoured: {why}")));
-    }
     let place = place(dest, options, access, control)?;
     let fail = |failure: sftp::Failure| failure.at("open the destination", dest.to_bytes());
     let state = match place.kind().map_err(fail)? {
@@ -398,18 +425,18 @@ fn open_sftp_dest(dest: &SyncPath, from: &From, options: &mut Options, access: &
     }
     fit(options, from.distant_capabilities(), endpoint.capabilities(), dest)?;
     if let Opened::Sftp(source) = &from.opened {
-        refuse_distant_overlap(&**source, &endpoint, from, as_name.as_deref(), dest)?;
+        refuse_distant_overlap(source, &endpoint, from, as_name.as_deref(), dest)?;
     }
     if control.should_stop() {
         return Err(SyncError::cancelled());
     }
     match there {
-        true => Ok((Some(Opened::Sftp(Box::new(endpoint))), false, as_name)),
+        true => Ok((Some(Opened::Sftp(endpoint)), false, as_name)),
         false if options.dry_run => Ok((None, true, as_name)),
         false => {
             from.must_hold_something()?;
             place.make().map_err(|failure| failure.at("create", dest.to_bytes()))?;
-            Ok((Some(Opened::Sftp(Box::new(place.open(true).map_err(fail)?))), true, as_name))
+            Ok((Some(Opened::Sftp(place.open(true).map_err(fail)?)), true, as_name))
         }
     }
 }

@@ -17,7 +17,7 @@ pub enum Opened {
     Local(LocalEndpoint),
     Cloud(CloudEndpoint),
     Ssh(Box<SshEndpoint>),
-    Sftp(Box<SftpEndpoint>),
+    Sftp(SftpEndpoint),
 }
 
 impl Opened {
@@ -26,7 +26,7 @@ impl Opened {
             Self::Local(endpoint) => endpoint,
             Self::Cloud(endpoint) => endpoint,
             Self::Ssh(endpoint) => &**endpoint,
-            Self::Sftp(endpoint) => &**endpoint,
+            Self::Sftp(endpoint) => endpoint,
         }
     }
 
@@ -82,8 +82,7 @@ fn not_here(path: &SyncPath, scheme: &Scheme) -> SyncError {
 /// Refuses what this build can't open, before anything is done.
 pub fn check(path: &SyncPath) -> Result<()> {
     let known = match &path.scheme {
-        Scheme::Local => true,
-        Scheme::Ssh { .. } => true,
+        Scheme::Local | Scheme::Ssh { .. } => true,
         Scheme::S3 { .. } => cfg!(feature = "s3"),
         Scheme::Gcs { .. } => cfg!(feature = "gcs"),
         Scheme::Azure { .. } => cfg!(feature = "azure"),
@@ -110,6 +109,7 @@ pub fn lane<'r>(
         (Opened::Cloud(source), Opened::Cloud(dest)) => Box::new(RelayLane::new(source, dest, options, control, tally)),
         (Opened::Local(source), Opened::Ssh(dest)) => Box::new(PushLane::new(source, dest, options, precision, control, tally)),
         (Opened::Ssh(source), Opened::Local(dest)) => Box::new(PullLane::new(source, dest, options, precision, control, tally)?),
+        (Opened::Ssh(_), _) | (_, Opened::Ssh(_)) => return Err(SyncError::unsupported("an SSH host can't be synced with that yet")),
         (Opened::Local(source), Opened::Sftp(dest)) => {
             Box::new(sftp::PushLane::new(local(source), dest, options, precision, control, tally))
         }
@@ -117,8 +117,8 @@ pub fn lane<'r>(
         (Opened::Sftp(source), Opened::Sftp(dest)) => Box::new(sftp::PushLane::new(host(source), dest, options, precision, control, tally)),
         (Opened::Sftp(source), Opened::Cloud(dest)) => Box::new(UploadLane::new(host(source), dest, options, control, tally)),
         (Opened::Cloud(source), Opened::Sftp(dest)) => {
-            Box::new(sftp::PushLane::new(ObjectSource::new(source, options, tally), dest, options, precision, control, tally))
+            let from = ObjectSource::new(source, options, tally);
+            Box::new(sftp::PushLane::new(from, dest, options, precision, control, tally))
         }
-        (Opened::Ssh(_), _) | (_, Opened::Ssh(_)) => return Err(SyncError::unsupported("an SSH host can't be synced with that yet")),
     })
 }

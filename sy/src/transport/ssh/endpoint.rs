@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::SshConfig;
 use super::connect::{Start, Target, connect};
+use super::deploy;
 use super::session::Session;
 use super::walk::{Found as Walked, Part, get_rest};
 use super::wire::message::{get_capabilities, get_found, get_listing, get_optional_meta, get_options, put_capabilities, put_options};
@@ -105,7 +106,11 @@ impl SshEndpoint {
         let target = Target::of(path).ok_or_else(|| SyncError::config("not a location on a host"))?;
         let prefix = prefix(path);
         let way = Way { target, config: config.clone(), path: path.path.clone(), role, stop: stop.clone() };
-        let (session, known) = way.go().map_err(|error| on_host(error, &prefix))?;
+        let (session, known) = match way.go() {
+            // What makes it an absence is that it is about no path.
+            Err(error) if deploy::is_absence(&error) => return Err(error),
+            other => other.map_err(|error| on_host(error, &prefix))?,
+        };
         let mut root = path.path.clone();
         let inside = known.one.is_some() || known.dest.as_ref().is_some_and(|dest| dest.as_name.is_some());
         if inside {
@@ -166,10 +171,40 @@ impl SshEndpoint {
 }
 
 impl Way {
+    /// Connects to an agent, wherever there is one, and opens the root.
     fn go(&self) -> Result<(Session, Known)> {
-        let program = self.config.agent_path.as_deref().unwrap_or("sy");
-        let command = format!("{program} {}", super::agent::COMMAND);
-        let session = Session::new(connect(&self.target, &self.config, Start::Command(&command), &self.stop)?, &self.stop);
+        let mut absent = None;
+        for command in deploy::commands(&self.target, &self.config) {
+            match self.go_with(&command) {
+                Err(error) if deploy::is_absence(&error) => absent = absent.or(Some(error)),
+                Err(error) => return Err(error),
+                Ok(there) => {
+                    deploy::remember(&self.target, &self.config, &command);
+                    return Ok(there);
+                }
+            }
+        }
+        let absent = absent.unwrap_or_else(|| SyncError::unsupported("no sy answered on the host"));
+        if self.config.agent_path.is_some() {
+            return Err(absent);
+        }
+        let command = match deploy::install(&self.target, &self.config, &self.stop) {
+            Ok(command) => command,
+            Err(error) if error.kind == ErrorKind::Cancelled => return Err(error),
+            Err(error) => {
+                return Err(SyncError {
+                    message: format!("{}; it could not be copied there: {}", absent.message, error.message),
+                    ..absent
+                });
+            }
+        };
+        let there = self.go_with(&command)?;
+        deploy::remember(&self.target, &self.config, &command);
+        Ok(there)
+    }
+
+    fn go_with(&self, command: &str) -> Result<(Session, Known)> {
+        let session = Session::new(connect(&self.target, &self.config, Start::Command(command), &self.stop)?, &self.stop);
         let mut request = body();
         // Both sides are on their way to list everything before the first answer has come.
         let id = session.next_id();

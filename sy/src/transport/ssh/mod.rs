@@ -3,6 +3,7 @@
 pub mod agent;
 mod config;
 pub mod connect;
+pub mod deploy;
 mod difference;
 mod endpoint;
 mod extents;
@@ -19,4 +20,3 @@ pub use config::{HostKeyPolicy, SshConfig};
 pub use endpoint::SshEndpoint;
 pub use pull::PullLane;
 pub use push::PushLane;
-pub use session::is_no_agent;

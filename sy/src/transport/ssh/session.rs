@@ -331,18 +331,11 @@ impl Shared {
     }
 }
 
-const NO_AGENT: &str = "no sy answered on the host";
-
-/// Can the host be reached, and only has no agent? Then SFTP may do.
-pub fn is_no_agent(error: &SyncError) -> bool {
-    error.kind == ErrorKind::Unsupported && error.message.starts_with(NO_AGENT)
-}
-
 /// There is no agent where it was looked for.
 fn no_agent(code: Option<i32>, stderr: &str) -> SyncError {
     let last = stderr.trim().lines().last().unwrap_or_default();
     let code = code.map_or_else(|| "a signal".to_owned(), |code| format!("code {code}"));
-    SyncError { errno: None, ..SyncError::unsupported(format!("{NO_AGENT}; the command ended with {code}: {last}")) }
+    SyncError { errno: None, ..SyncError::unsupported(format!("no sy answered on the host; the command ended with {code}: {last}")) }
         .hint("install sypy there, or let agent_path name the program")
 }
 

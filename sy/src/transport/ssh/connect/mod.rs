@@ -1,11 +1,13 @@
 //! A byte stream to a command or subsystem on a host, whoever makes the connection.
 
 mod openssh;
+mod paths;
+mod user_config;
 
 use std::os::fd::OwnedFd;
 
 use super::SshConfig;
-use crate::error::{Result, SyncError};
+use crate::error::{ErrorKind, Result, SyncError};
 use crate::path::{Scheme, SyncPath};
 use crate::sync::Stop;
 
@@ -24,6 +26,12 @@ impl Target {
             Scheme::Ssh { user, host, port, .. } => Some(Self { user: user.clone(), host: host.clone(), port: *port }),
             _ => None,
         }
+    }
+
+    fn name(&self) -> String {
+        let user = self.user.as_ref().map_or_else(String::new, |user| format!("{user}@"));
+        let port = self.port.map_or_else(String::new, |port| format!(":{port}"));
+        format!("{user}{}{port}", self.host)
     }
 }
 
@@ -61,7 +69,21 @@ pub enum Failure {
     Command { code: Option<i32>, stderr: String },
 }
 
-/// Begins to connect. Returns before the other side has answered where that saves time.
+/// Begins to connect. Returns before the other side has answered where that saves time. While there is no session yet, `stop` and
+/// `connect_timeout` end the attempt.
 pub fn connect(target: &Target, config: &SshConfig, start: Start<'_>, stop: &Stop) -> Result<Stream> {
-    openssh::connect(target, config, start, stop)
+    match openssh::connect(target, config, start, stop)? {
+        Some(stream) => Ok(stream),
+        None => Err(SyncError::unsupported("there is no program ssh").hint("install the OpenSSH client").at("connect to", target.name())),
+    }
+}
+
+/// No key is known of a host. `files` were looked into, `key` is what the host showed: `TYPE SHA256:…`.
+fn unknown(message: &str, files: &[String], key: Option<&str>, host: &str, port: u16) -> SyncError {
+    let looked = if files.is_empty() { String::new() } else { format!(" in {}", files.join(", ")) };
+    let shown = key.map_or_else(String::new, |key| format!("; it shows {key}"));
+    let file = files.first().map_or("~/.ssh/known_hosts", String::as_str);
+    let port = if port == 22 { String::new() } else { format!("-p {port} ") };
+    SyncError::new(ErrorKind::HostKey, format!("{message}{looked}{shown}"))
+        .hint(format!("if that is the right key, add it: ssh-keyscan {port}{host} >> {file}; or set host_key_policy to accept-new"))
 }

@@ -18,6 +18,7 @@ mod server;
 mod session;
 mod stream;
 mod tree;
+mod upload;
 mod wire;
 mod writer;
 
@@ -28,3 +29,4 @@ pub use home::Place;
 pub use pull::PullLane;
 pub use push::PushLane;
 pub use reader::SftpReader;
+pub use upload::Upload;

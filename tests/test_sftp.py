@@ -578,3 +578,36 @@ def test_several_connections(way, src, dst, sshd):
     sides = (f"{src}/", sshd.url(f"{dst}/")) if way.is_push else (sshd.url(f"{src}/"), f"{dst}/")
     sypy.sync(*sides, ssh=sshd.config.replace(pool_size=3)).raise_for_errors()
     assert_alike(src, dst)
+
+
+def test_a_bucket_and_a_host_read_from_each_other(sshd, src, dst, moto, sync_at):
+    build(src, {k: v for k, v in TREE.items() if not k.endswith("/")} | {"large": File(os.urandom(20 << 20), mtime_ns=WHEN)})
+    bucket = moto.bucket()
+    config = {"ssh_config": sshd.place / "ssh_config"}
+    up = sync_at(moto, sshd.url(f"{src}/"), bucket.url("p/"), **config).done()
+    assert up.stats["files_created"] == 8
+    assert sync_at(moto, sshd.url(f"{src}/"), bucket.url("p/"), **config).done().changes == set()
+    sync_at(moto, bucket.url("p/"), sshd.url(f"{dst}/"), **config).done()
+    kept = {"mtime_ns": 0, "mode": 0}
+    plain = lambda tree: {k: n | kept if n["kind"] == "directory" else n for k, n in whole(snapshot(tree)).items()}  # noqa: E731
+    wrong = difference(plain(src), {k: n for k, n in plain(dst).items()})
+    assert [line for line in wrong if "hollow" not in line] == []
+    assert sync_at(moto, bucket.url("p/"), sshd.url(f"{dst}/"), **config).done().changes == set()
+    (src / "a.txt").write_text("changed")
+    (src / "run").unlink()
+    force = config | {"delete": True, "force_delete": True}
+    sync_at(moto, sshd.url(f"{src}/"), bucket.url("p/"), **force).done()
+    done = sync_at(moto, bucket.url("p/"), sshd.url(f"{dst}/"), **force).done()
+    assert {change for change in done.changes if change[1] != "metadata"} == {("a.txt", "update"), ("run", "delete")}
+
+
+def test_the_command_line_says_how_to_reach_a_host(sshd, src, dst, command):
+    build(src, {"a": "a"})
+    flags = ["--ssh-key", sshd.place / "id", "--ssh-port", sshd.port, "--ssh-known-hosts", sshd.place / "known_hosts"]
+    flags += ["--ssh-config", "/dev/null", "--ssh-option", "IdentitiesOnly=yes"]
+    url = f"sftp://127.0.0.1{dst}/"
+    done = running.run([*command, f"{src}/", url, *map(str, flags)])
+    assert done.returncode == 0, done.stderr
+    assert running.run([*command, "ls", url, *map(str, flags)]).stdout == "a\n"
+    refused = running.run([*command, f"{src}/", f"{dst}/", "--ssh-port", "22"])
+    assert refused.returncode != 0 and "neither side is on an SSH host" in refused.stderr

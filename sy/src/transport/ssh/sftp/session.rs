@@ -300,10 +300,7 @@ impl Ticket {
 
     /// At most `most` bytes of a file; none at its end.
     pub fn data(self, most: usize) -> Result<Data> {
-        let packet = match self.wait() {
-            Ok(packet) => packet,
-            Err(failure) => return Err(failure),
-        };
+        let packet = self.wait()?;
         let length = match wire::reply(&packet) {
             Ok(Reply::Data(data)) if data.len() <= most && !data.is_empty() => Some(data.len()),
             Ok(Reply::Status(wire::code::EOF)) => Some(0),

@@ -2,6 +2,9 @@
 
 use blake3::{Hash, Hasher};
 
+/// Long enough that equal means equal: 128 bits.
+pub(super) type Digest = [u8; 16];
+
 /// The keys of one session. Made from 32 random bytes that one side chooses and both sides know.
 #[derive(Clone)]
 pub struct Key {
@@ -30,12 +33,12 @@ impl Key {
         Hasher::new_keyed(&self.block)
     }
 
-    pub(super) fn prefix(&self, data: &[u8]) -> [u8; 16] {
+    pub(super) fn prefix(&self, data: &[u8]) -> Digest {
         short(blake3::keyed_hash(&self.prefix, data))
     }
 }
 
-fn short(hash: Hash) -> [u8; 16] {
+pub(super) fn short(hash: Hash) -> Digest {
     let [first, ..] = hash.as_bytes().as_chunks().0 else { unreachable!("a hash has 32 bytes") };
     *first
 }
@@ -73,9 +76,9 @@ impl Transcript {
         self.size += bytes.len() as u64;
     }
 
-    pub fn block(&mut self, length: u64, hash: &Hash) {
+    pub fn block(&mut self, length: u64, digest: Digest) {
         self.close();
-        self.unit(length, hash);
+        self.unit(length, digest);
         self.size += length;
     }
 
@@ -86,16 +89,15 @@ impl Transcript {
 
     fn close(&mut self) {
         if self.open > 0 {
-            let hash = self.literal.finalize();
-            self.unit(self.open, &hash);
+            self.unit(self.open, short(self.literal.finalize()));
             self.literal.reset();
             self.open = 0;
         }
     }
 
     /// All units have one length, so that no two lists of units are the same bytes.
-    fn unit(&mut self, length: u64, hash: &Hash) {
+    fn unit(&mut self, length: u64, digest: Digest) {
         self.units.update(&length.to_le_bytes());
-        self.units.update(hash.as_bytes());
+        self.units.update(&digest);
     }
 }

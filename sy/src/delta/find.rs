@@ -2,7 +2,7 @@
 
 use blake3::Hash;
 
-use super::digest::{Key, Transcript, Whole};
+use super::digest::{Key, Transcript, Whole, short};
 use super::rolling::Sum;
 use super::shape::Shape;
 use super::signature::Signature;
@@ -19,6 +19,9 @@ pub trait Finding {
 
     /// Waits until `signature` knows `wanted` blocks, and pushes the records that arrive. Not called when it knows them.
     fn wait(&mut self, signature: &mut Signature, wanted: u64) -> Result<(), Self::Error>;
+
+    /// Called once, when something is not where it was, so that most of the rest may have moved.
+    fn moved(&mut self) -> Result<(), Self::Error>;
 
     /// Takes the next piece.
     fn piece(&mut self, piece: Piece<'_>) -> Result<(), Self::Error>;
@@ -122,7 +125,10 @@ impl<F: Finding> Finder<'_, F> {
         if self.shape.full() == 0 || !self.window.fill(block, self.outside)? {
             return self.last();
         }
-        self.wait(self.shape.blocks())?;
+        if self.table.is_none() {
+            self.outside.moved()?;
+            self.wait(self.shape.blocks())?;
+        }
         let table = self.table.take().unwrap_or_else(|| Table::of(&self.signature));
         let found = self.roll(&table);
         self.table = Some(table);
@@ -141,14 +147,7 @@ impl<F: Finding> Finder<'_, F> {
                 return Ok(false);
             }
             let (old, new) = self.window.around(block, MAX_LITERAL);
-            let mut moved = 0;
-            for (&old, &new) in old.iter().zip(new) {
-                sum.roll(old, new, block as u32);
-                moved += 1;
-                if table.may_have(sum.weak()) {
-                    break;
-                }
-            }
+            let moved = table.scan(&self.signature, &mut sum, old, new, block as u32);
             self.window.advance(moved);
             self.effort = (self.effort + EFFORT * moved).min(CREDIT * block);
             if self.window.pending().len() >= MAX_LITERAL {
@@ -160,13 +159,11 @@ impl<F: Finding> Finder<'_, F> {
     /// The block with this weak sum that is here.
     fn look_up(&mut self, table: &Table, weak: u32) -> Option<(u64, Hash)> {
         let block = self.shape.block();
-        if !table.may_have(weak) || self.effort < block {
+        if self.effort < block || !table.has(&self.signature, weak) {
             return None;
         }
-        let mut found = table.get(&self.signature, weak).peekable();
-        found.peek()?;
         let hash = self.key.block(self.window.peek(0, block));
-        let found = found.find(|found| self.signature.is(*found, &hash));
+        let found = table.get(&self.signature, weak).find(|found| self.signature.is(*found, &hash));
         if found.is_none() {
             self.effort -= block;
         }
@@ -245,7 +242,7 @@ struct Report {
 
 impl Report {
     fn copy<F: Finding>(&mut self, block: u64, length: usize, hash: &Hash, outside: &mut F) -> Result<(), F::Error> {
-        self.transcript.block(length as u64, hash);
+        self.transcript.block(length as u64, short(*hash));
         if self.count == self.most || block != self.first + self.count {
             self.flush(outside)?;
         }

@@ -5,7 +5,7 @@
 //! In the end both have a `Whole`: when these are equal, so are the files.
 //!
 //! Memory is bounded whatever the sizes: about 25 MiB for the largest signature, two blocks and some pieces for a search, one
-//! piece for the rest. What comes from the other side is checked; a lie costs an error, never more.
+//! piece for the rest, at most 16 MiB of digests where a basis is copied while it is signed. What comes from the other side is checked; a lie costs an error, never more.
 
 mod blocks;
 mod digest;
@@ -26,7 +26,7 @@ pub use digest::{Key, Whole};
 pub use find::{Finding, Found, find};
 pub use patch::{Patcher, Patching};
 pub use shape::Shape;
-pub use signature::{Signature, Signer};
+pub use signature::{Kept, Signature, Signer};
 
 /// Bytes read at a time. Larger pieces leave the processor's cache before they are hashed.
 pub const PIECE: usize = 256 << 10;

@@ -1,11 +1,12 @@
 //! How much of a file that was cut off is right: the sums of its pieces against the file it should become.
 
+use super::digest::Digest;
 use super::{Fault, Key};
 
 /// Bytes of a piece; the last may be shorter.
 pub const LENGTH: usize = 1 << 20;
 
-pub type Sum = [u8; 16];
+pub type Sum = Digest;
 
 /// How many pieces, and so how many sums, a part of `size` bytes has.
 pub fn pieces(size: u64) -> u64 {

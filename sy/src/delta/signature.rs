@@ -4,7 +4,7 @@ use blake3::Hash;
 
 use super::Fault;
 use super::blocks::{Block, Cutter};
-use super::digest::Key;
+use super::digest::{Digest, Key, short};
 use super::rolling::Sum;
 use super::shape::{Shape, WEAK};
 
@@ -14,11 +14,29 @@ pub struct Signer {
     shape: Shape,
     cutter: Cutter,
     signed: u64,
+    keeps: bool,
+    kept: Kept,
 }
+
+/// Digests of the first blocks of a basis, which have been written to the new file too, in their old place. A `Patcher` needs not
+/// read, hash and write these once more if that is where they belong.
+#[derive(Debug, Default)]
+pub struct Kept(pub(super) Vec<Digest>);
 
 impl Signer {
     pub fn new(key: &Key, shape: Shape) -> Self {
-        Self { shape, cutter: Cutter::new(key, shape.block(), true), signed: 0 }
+        Self { shape, cutter: Cutter::new(key, shape.block(), true), signed: 0, keeps: false, kept: Kept::default() }
+    }
+
+    /// One for a basis that is copied to the new file while it is signed: before its records are sent, or as a clone.
+    pub fn keeping(key: &Key, shape: Shape) -> Self {
+        let kept = Kept(Vec::with_capacity(shape.blocks() as usize));
+        Self { keeps: true, kept, ..Self::new(key, shape) }
+    }
+
+    /// What is pushed from here on is not copied.
+    pub fn stop_keeping(&mut self) {
+        self.keeps = false;
     }
 
     /// Takes the next bytes of the basis and adds the records that are ready to `records`. What is beyond the size that the shape
@@ -26,7 +44,9 @@ impl Signer {
     pub fn push(&mut self, data: &[u8], records: &mut Vec<u8>) {
         let left = self.left().min(data.len() as u64) as usize;
         self.signed += left as u64;
-        self.cutter.push(&data[..left], |block| write(&block, self.shape, records));
+        let kept = self.keeps.then_some(&mut self.kept);
+        let mut note = Note { shape: self.shape, kept, records };
+        self.cutter.push(&data[..left], |block| note.down(&block));
     }
 
     /// How many bytes of the basis are still wanted.
@@ -35,17 +55,30 @@ impl Signer {
     }
 
     /// Adds the last record. An error when the basis was shorter than it should be: it changed meanwhile.
-    pub fn finish(mut self, records: &mut Vec<u8>) -> Result<(), Fault> {
+    pub fn finish(mut self, records: &mut Vec<u8>) -> Result<Kept, Fault> {
         if let Some(block) = self.cutter.end() {
-            write(&block, self.shape, records);
+            let kept = self.keeps.then_some(&mut self.kept);
+            Note { shape: self.shape, kept, records }.down(&block);
         }
-        if self.left() > 0 { Err(Fault("the old file became shorter while it was read")) } else { Ok(()) }
+        if self.left() > 0 { Err(Fault("the old file became shorter while it was read")) } else { Ok(self.kept) }
     }
 }
 
-fn write(block: &Block, shape: Shape, records: &mut Vec<u8>) {
-    records.extend_from_slice(&block.sum.weak().to_le_bytes());
-    records.extend_from_slice(&block.hash.as_bytes()[..shape.strong()]);
+/// Where a block's sums go.
+struct Note<'a> {
+    shape: Shape,
+    kept: Option<&'a mut Kept>,
+    records: &'a mut Vec<u8>,
+}
+
+impl Note<'_> {
+    fn down(&mut self, block: &Block) {
+        self.records.extend_from_slice(&block.sum.weak().to_le_bytes());
+        self.records.extend_from_slice(&block.hash.as_bytes()[..self.shape.strong()]);
+        if let Some(kept) = &mut self.kept {
+            kept.0.push(short(block.hash));
+        }
+    }
 }
 
 /// The records of a basis, as far as they have arrived.

@@ -44,6 +44,7 @@ struct Search<'a> {
     pieces: Vec<Given>,
     /// Ends with an error at this piece.
     fails: usize,
+    moved: bool,
 }
 
 impl Finding for Search<'_> {
@@ -64,6 +65,12 @@ impl Finding for Search<'_> {
         now.chunks(7).try_for_each(|part| signature.push(part))
     }
 
+    fn moved(&mut self) -> Result<(), Fault> {
+        assert!(!self.moved);
+        self.moved = true;
+        Ok(())
+    }
+
     fn piece(&mut self, piece: Piece<'_>) -> Result<(), Fault> {
         if self.pieces.len() == self.fails {
             return Err(Fault("stop"));
@@ -77,7 +84,7 @@ impl Finding for Search<'_> {
 }
 
 fn search<'a>(file: &'a [u8], records: &'a [u8]) -> Search<'a> {
-    Search { file, step: usize::MAX, records, early: 0, pieces: Vec::new(), fails: usize::MAX }
+    Search { file, step: usize::MAX, records, early: 0, pieces: Vec::new(), fails: usize::MAX, moved: false }
 }
 
 struct Copy<'a> {
@@ -96,8 +103,10 @@ impl Patching for Copy<'_> {
         Ok(count)
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        self.file.extend_from_slice(bytes);
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
+        let end = offset as usize + bytes.len();
+        self.file.resize(self.file.len().max(end), 0);
+        self.file[offset as usize..end].copy_from_slice(bytes);
         Ok(())
     }
 }
@@ -106,16 +115,37 @@ fn patch(basis: &[u8], pieces: &[Given], limit: u64, step: usize) -> Result<(Vec
     patch_shaped(Shape::of(basis.len() as u64), basis, pieces, limit, step)
 }
 
-fn patch_shaped(shape: Shape, basis: &[u8], pieces: &[Given], limit: u64, step: usize) -> Result<(Vec<u8>, Whole), Fault> {
-    let mut patcher = Patcher::new(&key(), shape, limit);
-    let mut copy = Copy { basis, step, file: Vec::new() };
+/// With a basis that is copied up to `until` while it is signed.
+fn patch_kept(basis: &[u8], pieces: &[Given], size: usize, until: usize) -> (Vec<u8>, Whole) {
+    let shape = Shape::of(basis.len() as u64);
+    let (copied, rest) = basis.split_at(until.min(basis.len()));
+    let mut signer = Signer::keeping(&key(), shape);
+    signer.push(copied, &mut Vec::new());
+    signer.stop_keeping();
+    signer.push(rest, &mut Vec::new());
+    let kept = signer.finish(&mut Vec::new()).expect("whole");
+    let mut patcher = Patcher::new(&key(), shape, size as u64, kept);
+    let mut copy = Copy { basis, step: usize::MAX, file: copied.to_vec() };
+    give(&mut patcher, pieces, usize::MAX, &mut copy).expect("patched");
+    copy.file.resize(size, 0);
+    (copy.file, patcher.finish())
+}
+
+fn give(patcher: &mut Patcher, pieces: &[Given], step: usize, copy: &mut Copy) -> Result<(), Fault> {
     for piece in pieces {
         match piece {
-            Given::Copy(block, count) => patcher.copy(*block, *count, &mut copy)?,
+            Given::Copy(block, count) => patcher.copy(*block, *count, copy)?,
             // How a literal is split doesn't matter.
-            Given::Literal(bytes) => bytes.chunks(step).try_for_each(|part| patcher.literal(part, &mut copy))?,
+            Given::Literal(bytes) => bytes.chunks(step).try_for_each(|part| patcher.literal(part, copy))?,
         }
     }
+    Ok(())
+}
+
+fn patch_shaped(shape: Shape, basis: &[u8], pieces: &[Given], limit: u64, step: usize) -> Result<(Vec<u8>, Whole), Fault> {
+    let mut patcher = Patcher::new(&key(), shape, limit, Kept::default());
+    let mut copy = Copy { basis, step, file: Vec::new() };
+    give(&mut patcher, pieces, step, &mut copy)?;
     assert_eq!(patcher.size(), copy.file.len() as u64);
     Ok((copy.file, patcher.finish()))
 }
@@ -191,6 +221,7 @@ fn in_place_only_the_records_up_to_there_are_needed() {
     let shape = Shape::of(basis.len() as u64);
     let mut search = search(&file[..50 * BLOCK], &records[..50 * shape.record()]);
     assert_eq!(find(&key(), Signature::new(shape), &mut search).map(|found| found.literal), Ok(BLOCK as u64));
+    assert!(!search.moved);
 }
 
 #[test]
@@ -273,6 +304,23 @@ fn a_basis_that_changes_is_noticed() {
 }
 
 #[test]
+fn kept_blocks_are_neither_read_nor_written_again() {
+    let basis = noise(1, 10 * BLOCK + 9);
+    let shape = Shape::of(basis.len() as u64);
+    let mut signer = Signer::keeping(&key(), shape);
+    signer.push(&basis, &mut Vec::new());
+    let kept = signer.finish(&mut Vec::new()).expect("whole");
+    let mut patcher = Patcher::new(&key(), shape, basis.len() as u64, kept);
+    let mut nothing = Copy { basis: &[], step: 0, file: Vec::new() };
+    patcher.copy(0, 7, &mut nothing).expect("kept");
+    patcher.copy(7, 4, &mut nothing).expect("kept");
+    assert!(nothing.file.is_empty());
+    assert!(patcher.copy(0, 1, &mut nothing).is_err(), "longer than it may be");
+    let plain = patch(&basis, &[Given::Copy(0, 11)], 1 << 20, 1000).expect("patched").1;
+    assert_eq!(patcher.finish(), plain);
+}
+
+#[test]
 fn signatures_that_are_wrong_are_errors() {
     let basis = noise(1, 10 * BLOCK);
     let (records, shape) = (records(&basis, 1000), Shape::of(basis.len() as u64));
@@ -332,6 +380,9 @@ proptest! {
         let mut in_parts = Search { step, early, ..search(&file, &all) };
         prop_assert_eq!(find(&key(), Signature::new(shape), &mut in_parts), Ok(found));
         prop_assert_eq!(&in_parts.pieces, &at_once.pieces);
+        let (copy, whole) = patch_kept(&basis, &at_once.pieces, file.len(), moved);
+        prop_assert!(copy == file);
+        prop_assert_eq!(whole, found.whole);
         for step in [usize::MAX, step] {
             let (copy, whole) = patch(&basis, &at_once.pieces, file.len() as u64, step).expect("patched");
             prop_assert!(copy == file);

@@ -1,9 +1,10 @@
 //! A changed file as differences from the old one, on whichever side that is. See `crate::delta` for how.
 
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::wire::{Frame, Get, Kind, Put, body, body_len, garbled};
-use crate::delta::{Finding, Found, Key, Patcher, Patching, Piece, Shape, Signature, Signer, Whole, find, prefix};
+use crate::delta::{Finding, Found, Kept, Key, Patcher, Patching, Piece, Shape, Signature, Signer, Whole, find, prefix};
 use crate::error::{Result, SyncError};
 use crate::transport::local::read_at;
 
@@ -27,20 +28,38 @@ pub fn secret() -> Result<Secret> {
 
 pub type Send<'a> = &'a mut dyn FnMut(Kind, Put) -> Result<()>;
 
-/// Signs the old file: how it is cut, then a record for each block.
-pub fn sign(key: &Key, basis: BorrowedFd<'_>, shape: Shape, send: Send<'_>) -> Result<()> {
+/// The old file, which is signed and put where the new one comes to be.
+pub struct Basis<'a> {
+    pub file: BorrowedFd<'a>,
+    pub shape: Shape,
+    /// Writes what may stay in place.
+    pub keep: &'a (dyn Fn(&[u8], u64) -> Result<()> + Sync),
+    /// The other side found that something is not where it was: no more is worth keeping.
+    pub moved: &'a AtomicBool,
+}
+
+/// Signs the old file: how it is cut, then a record for each block. What is in place already need not be written again.
+pub fn sign(key: &Key, basis: &Basis<'_>, send: Send<'_>) -> Result<Kept> {
+    let shape = basis.shape;
     let mut first = body();
     first.0.extend_from_slice(&shape.encode());
     send(Kind::Signature, first)?;
-    let mut signer = Signer::new(key, shape);
+    let mut signer = Signer::keeping(key, shape);
     let mut buffer = vec![0; PIECE];
     let mut records = body();
-    let mut at = 0;
+    let (mut at, mut keeps) = (0, true);
     while signer.left() > 0 {
         let want = signer.left().min(PIECE as u64) as usize;
-        let n = read_at(basis, &mut buffer[..want], at).map_err(|errno| SyncError::os(errno, "read", b""))?;
+        let n = read_at(basis.file, &mut buffer[..want], at).map_err(|errno| SyncError::os(errno, "read", b""))?;
         if n == 0 {
             break;
+        }
+        if keeps && basis.moved.load(Relaxed) {
+            keeps = false;
+            signer.stop_keeping();
+        }
+        if keeps {
+            (basis.keep)(&buffer[..n], at)?;
         }
         signer.push(&buffer[..n], &mut records.0);
         at += n as u64;
@@ -48,8 +67,9 @@ pub fn sign(key: &Key, basis: BorrowedFd<'_>, shape: Shape, send: Send<'_>) -> R
             send(Kind::Signature, std::mem::replace(&mut records, body()))?;
         }
     }
-    signer.finish(&mut records.0)?;
-    send(Kind::Signature, records)
+    let kept = signer.finish(&mut records.0)?;
+    send(Kind::Signature, records)?;
+    Ok(kept)
 }
 
 /// What is needed of the new file's side.
@@ -112,6 +132,12 @@ impl Finding for Running<'_> {
         Ok(())
     }
 
+    fn moved(&mut self) -> Result<()> {
+        self.flush()?;
+        // A message of no pieces says it.
+        (self.outside.send)(Kind::Copy, body())
+    }
+
     fn piece(&mut self, piece: Piece<'_>) -> Result<()> {
         match piece {
             Piece::Copy { block, count } => {
@@ -130,30 +156,28 @@ impl Finding for Running<'_> {
 /// The side of the old file: puts the new one together.
 pub struct Patch<'a> {
     patcher: Patcher,
-    pub basis: BorrowedFd<'a>,
-    pub write: &'a mut dyn FnMut(&[u8], u64) -> Result<()>,
-    at: u64,
+    basis: BorrowedFd<'a>,
+    write: &'a (dyn Fn(&[u8], u64) -> Result<()> + Sync),
 }
 
 impl<'a> Patch<'a> {
-    pub fn new(key: &Key, shape: Shape, size: u64, basis: BorrowedFd<'a>, write: &'a mut dyn FnMut(&[u8], u64) -> Result<()>) -> Self {
-        Self { patcher: Patcher::new(key, shape, size), basis, write, at: 0 }
+    pub fn new(key: &Key, basis: &Basis<'a>, size: u64, kept: Kept) -> Self {
+        Self { patcher: Patcher::new(key, basis.shape, size, kept), basis: basis.file, write: basis.keep }
     }
 
     /// A message of pieces. Returns the bytes of the new file that it made.
     pub fn take(&mut self, pieces: &[u8]) -> Result<u64> {
-        let Self { patcher, basis, write, at } = self;
-        let mut outside = Outside { basis: *basis, write: *write, at };
-        let before = *outside.at;
+        let before = self.patcher.size();
+        let mut outside = Outside { basis: self.basis, write: self.write };
         let mut get = Get(pieces);
         while !get.is_empty() {
             match get.u8()? {
-                0 => patcher.copy(get.u64()?, get.u64()?, &mut outside)?,
-                1 => patcher.literal(get.bytes()?, &mut outside)?,
+                0 => self.patcher.copy(get.u64()?, get.u64()?, &mut outside)?,
+                1 => self.patcher.literal(get.bytes()?, &mut outside)?,
                 _ => return Err(garbled("a piece of another kind")),
             }
         }
-        Ok(*outside.at - before)
+        Ok(self.patcher.size() - before)
     }
 
     pub fn finish(self) -> Whole {
@@ -161,24 +185,66 @@ impl<'a> Patch<'a> {
     }
 }
 
-struct Outside<'a, 'b> {
+struct Outside<'a> {
     basis: BorrowedFd<'a>,
-    write: &'b mut dyn FnMut(&[u8], u64) -> Result<()>,
-    at: &'b mut u64,
+    write: &'a (dyn Fn(&[u8], u64) -> Result<()> + Sync),
 }
 
-impl Patching for Outside<'_, '_> {
+impl Patching for Outside<'_> {
     type Error = SyncError;
 
     fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         read_at(self.basis, buffer, offset).map_err(|errno| SyncError::os(errno, "read", b""))
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        (self.write)(bytes, *self.at)?;
-        *self.at += bytes.len() as u64;
-        Ok(())
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        (self.write)(bytes, offset)
     }
+}
+
+/// Pieces that came while the old file is still being signed, for they can't be put together before. Bytes, at most.
+const BACKLOG: usize = 4 << 20;
+
+/// Signs the old file and puts the new one together from what `next` gives, until `end` takes a message that is no piece.
+/// Returns that message and the digest of the new file, which is cut to its size.
+pub fn rebuild(
+    key: &Key,
+    basis: &Basis<'_>,
+    size: u64,
+    send: &(dyn Fn(Kind, Put) -> Result<()> + Sync),
+    next: &mut dyn FnMut() -> Result<Frame>,
+    made: &mut dyn FnMut(usize, u64) -> Result<()>,
+) -> Result<(Frame, Whole)> {
+    std::thread::scope(|threads| {
+        let signing = threads.spawn(|| sign(key, basis, &mut |kind, records| send(kind, records)));
+        let mut backlog = std::collections::VecDeque::new();
+        let mut waiting = 0;
+        while !signing.is_finished() && waiting < BACKLOG {
+            let frame = next()?;
+            if frame.kind == Kind::Copy && frame.body.is_empty() {
+                basis.moved.store(true, Relaxed);
+            }
+            let last = frame.kind != Kind::Copy;
+            waiting += frame.body.len();
+            backlog.push_back(frame);
+            if last {
+                break;
+            }
+        }
+        let kept = signing.join().map_err(|_| garbled("no signature"))??;
+        let mut patch = Patch::new(key, basis, size, kept);
+        loop {
+            let frame = match backlog.pop_front() {
+                Some(frame) => frame,
+                None => next()?,
+            };
+            if frame.kind != Kind::Copy {
+                return Ok((frame, patch.finish()));
+            }
+            let bytes = patch.take(&frame.body)?;
+            made(frame.body.len(), bytes)?;
+        }
+    })
 }
 
 pub fn put_whole(put: &mut Put, whole: &Whole) {

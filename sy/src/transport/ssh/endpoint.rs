@@ -7,9 +7,11 @@ use std::time::Duration;
 use super::SshConfig;
 use super::connect::{Start, Target, connect};
 use super::deploy;
+use super::kept;
 use super::session::Session;
 use super::walk::{Found as Walked, Part, get_rest};
 use super::wire::message::{get_capabilities, get_found, get_listing, get_optional_meta, get_options, put_capabilities, put_options};
+use super::wire::zip::When;
 use super::wire::{Get, Kind, Put, body, garbled};
 use crate::cli::Options;
 use crate::error::{ErrorKind, Result, SyncError};
@@ -35,6 +37,10 @@ struct Way {
     config: SshConfig,
     path: Vec<u8>,
     role: Role,
+    /// Pack everything; otherwise only what it helps.
+    compress: bool,
+    /// Keep the connection for the next run.
+    keep: bool,
     stop: Stop,
 }
 
@@ -80,8 +86,8 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl SshEndpoint {
     /// Opens a source.
-    pub fn source(path: &SyncPath, config: &SshConfig, follow: Follow, stop: &Stop) -> Result<Self> {
-        Self::open(path, config, Role::Source { follow }, stop)
+    pub fn source(path: &SyncPath, config: &SshConfig, follow: Follow, options: &Options, stop: &Stop) -> Result<Self> {
+        Self::open(path, config, Role::Source { follow }, (options.compress, options.daemon_auto), stop)
     }
 
     /// Opens a destination, making it if need be. `None`: a dry run found nothing there.
@@ -96,16 +102,16 @@ impl SshEndpoint {
         stop: &Stop,
     ) -> Result<Option<Self>> {
         let role = Role::Dest { is_dir, one: one.map(<[u8]>::to_vec), capabilities: source, options: Box::new(options.clone()) };
-        match Self::open(path, config, role, stop) {
+        match Self::open(path, config, role, (options.compress, options.daemon_auto), stop) {
             Err(error) if error.kind == ErrorKind::NotFound && options.dry_run => Ok(None),
             other => other.map(Some),
         }
     }
 
-    fn open(path: &SyncPath, config: &SshConfig, role: Role, stop: &Stop) -> Result<Self> {
+    fn open(path: &SyncPath, config: &SshConfig, role: Role, (compress, keep): (bool, bool), stop: &Stop) -> Result<Self> {
         let target = Target::of(path).ok_or_else(|| SyncError::config("not a location on a host"))?;
         let prefix = prefix(path);
-        let way = Way { target, config: config.clone(), path: path.path.clone(), role, stop: stop.clone() };
+        let way = Way { target, config: config.clone(), path: path.path.clone(), role, compress, keep, stop: stop.clone() };
         let (session, known) = match way.go() {
             // What makes it an absence is that it is about no path.
             Err(error) if deploy::is_absence(&error) => return Err(error),
@@ -116,7 +122,7 @@ impl SshEndpoint {
         if inside {
             root = path.parent().path;
         }
-        Ok(Self { way, session: Mutex::new(Arc::new(session)), known, prefix, root, parts: Mutex::default() })
+        Ok(Self { way, session: Mutex::new(session), known, prefix, root, parts: Mutex::default() })
     }
 
     /// The connection; a new one where the last was cut.
@@ -129,7 +135,7 @@ impl SshEndpoint {
         for left in (0..TRIES).rev() {
             match self.way.go() {
                 Ok((fresh, known)) if (known.meta.dev, known.meta.ino) == (self.known.meta.dev, self.known.meta.ino) => {
-                    *session = Arc::new(fresh);
+                    *session = fresh;
                     return Ok(Arc::clone(&session));
                 }
                 Ok(_) => return Err(SyncError::new(ErrorKind::Conflict, "it is another directory now").at("open", self.path_of(b""))),
@@ -170,9 +176,29 @@ impl SshEndpoint {
     }
 }
 
+impl Drop for SshEndpoint {
+    fn drop(&mut self) {
+        let session = Arc::clone(&lock(&self.session));
+        if !self.way.keep || session.is_dead() || self.way.stop.is_set() {
+            return;
+        }
+        if session.ask(Kind::Close, body()).and_then(|mut reply| reply.done()).is_ok() {
+            kept::keep(&self.way.target, &self.way.config, session);
+        }
+    }
+}
+
 impl Way {
     /// Connects to an agent, wherever there is one, and opens the root.
-    fn go(&self) -> Result<(Session, Known)> {
+    fn go(&self) -> Result<(Arc<Session>, Known)> {
+        if let Some(session) = self.keep.then(|| kept::take(&self.target, &self.config, &self.stop)).flatten() {
+            match self.open_root(&session) {
+                Ok(known) => return Ok((session, known)),
+                // It was cut meanwhile.
+                Err(_) if session.is_dead() => {}
+                Err(error) => return Err(error),
+            }
+        }
         let mut absent = None;
         for command in deploy::commands(&self.target, &self.config) {
             match self.go_with(&command) {
@@ -203,8 +229,14 @@ impl Way {
         Ok(there)
     }
 
-    fn go_with(&self, command: &str) -> Result<(Session, Known)> {
-        let session = Session::new(connect(&self.target, &self.config, Start::Command(command), &self.stop)?, &self.stop);
+    fn go_with(&self, command: &str) -> Result<(Arc<Session>, Known)> {
+        let compress = if self.compress { When::Always } else { When::Yes };
+        let session = Session::new(connect(&self.target, &self.config, Start::Command(command), &self.stop)?, compress, &self.stop);
+        let session = Arc::new(session);
+        self.open_root(&session).map(|known| (session, known))
+    }
+
+    fn open_root(&self, session: &Session) -> Result<Known> {
         let mut request = body();
         // Both sides are on their way to list everything before the first answer has come.
         let id = session.next_id();
@@ -225,8 +257,8 @@ impl Way {
                 session.ask(Kind::OpenDest, request)?.done()?
             }
         };
-        let known = Known::read(&mut Get(&answer), &self.role)?;
-        Ok((session, known))
+        session.probe();
+        Known::read(&mut Get(&answer), &self.role)
     }
 }
 

@@ -1,14 +1,14 @@
 //! A host to local: small files come together, large ones in pieces.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::io::Errno;
 
 use super::SshEndpoint;
-use super::difference::{How, Patch, WORTHWHILE, is_whole, secret, sign, sum_part};
+use super::difference::{Basis, How, WORTHWHILE, is_whole, rebuild, secret, sum_part};
 use super::push::{SMALL, pace};
-use super::session::Reply;
+use super::session::{Reply, Session};
 use super::window::Window;
 use super::wire::message::put_op;
 use super::wire::{Frame, Get, Kind, PIECE, body, garbled};
@@ -201,13 +201,7 @@ impl<'r> PullLane<'r> {
                 }
                 self.content(dir, op, temp, how, room, reply)
             }
-            Some((basis, size)) => std::thread::scope(|threads| {
-                let (shape, id, session, key, basis) = (Shape::of(*size), reply.id, &session, &key, basis.as_fd());
-                let signing = threads.spawn(move || sign(key, basis, shape, &mut |kind, records| session.tell(kind, id, records)));
-                let done = self.patch(dir, op, temp, key, shape, basis, room, reply);
-                let signed = signing.join().unwrap_or_else(|_| Err(garbled("no signature")));
-                done.and(signed)
-            }),
+            Some((basis, size)) => self.patch(dir, op, temp, &key, Shape::of(*size), basis.as_fd(), room, (&session, reply)),
         }
     }
 
@@ -272,40 +266,39 @@ impl<'r> PullLane<'r> {
         shape: Shape,
         basis: BorrowedFd<'_>,
         room: u64,
-        mut reply: Reply,
+        (session, reply): (&Session, Reply),
     ) -> Result<()> {
         let write_error = |errno| SyncError::os(errno, "write", self.to.dest_path(dir, op));
-        let mut write = |bytes: &[u8], at| write_at(temp.fd.as_fd(), bytes, at).map_err(write_error);
-        let mut patch = Patch::new(key, shape, op.source.size, basis, &mut write);
+        let moved = AtomicBool::new(false);
+        let keep = |bytes: &[u8], at| write_at(temp.fd.as_fd(), bytes, at).map_err(write_error);
+        let basis = Basis { file: basis, shape, keep: &keep, moved: &moved };
+        let id = reply.id;
+        let replies = std::cell::RefCell::new(reply);
         let (mut taken, mut sent) = (0, 0);
-        loop {
-            let frame = reply.next().map_err(|error| self.from.at(error))?;
-            match frame.kind {
-                Kind::Copy => {
-                    let bytes = frame.body.len() as u64;
-                    self.allow(bytes)?;
-                    sent += bytes;
-                    let made = patch.take(&frame.body)?;
-                    self.control.bytes.fetch_add(made, Relaxed);
-                    self.came(&reply, &mut taken, bytes, room)?;
-                }
-                Kind::Done => {
-                    let mut get = Get(&frame.body);
-                    let now = get.meta(None)?;
-                    let whole = patch.finish();
-                    if whole.size != op.source.size || !now.same_state(&op.source) {
-                        return Err(changed(self.path(dir, op)));
-                    }
-                    if !is_whole(get.0, &whole) {
-                        return Err(self.wrong(dir, op));
-                    }
-                    self.tally.files_delta_synced.fetch_add(1, Relaxed);
-                    self.tally.delta_bytes_saved.fetch_add(op.source.size.saturating_sub(sent), Relaxed);
-                    return Ok(());
-                }
-                _ => return Err(garbled("another answer than was asked for")),
-            }
+        let mut made = |bytes: usize, made| {
+            self.allow(bytes as u64)?;
+            sent += bytes as u64;
+            self.control.bytes.fetch_add(made, Relaxed);
+            self.came(&replies.borrow(), &mut taken, bytes as u64, room)
+        };
+        let mut next = || replies.borrow_mut().next().map_err(|error| self.from.at(error));
+        let send = |kind, records| session.tell(kind, id, records);
+        let (end, whole) = rebuild(key, &basis, op.source.size, &send, &mut next, &mut made)?;
+        let mut get = Get(&end.body);
+        if end.kind != Kind::Done {
+            return Err(garbled("another answer than was asked for"));
         }
+        let now = get.meta(None)?;
+        if whole.size != op.source.size || !now.same_state(&op.source) {
+            return Err(changed(self.path(dir, op)));
+        }
+        if !is_whole(get.0, &whole) {
+            return Err(self.wrong(dir, op));
+        }
+        rustix::fs::ftruncate(&temp.fd, whole.size).map_err(write_error)?;
+        self.tally.files_delta_synced.fetch_add(1, Relaxed);
+        self.tally.delta_bytes_saved.fetch_add(op.source.size.saturating_sub(sent), Relaxed);
+        Ok(())
     }
 
     fn wrong(&self, dir: &Dir<'_>, op: &Op) -> SyncError {

@@ -145,6 +145,7 @@ impl<'c> Root<'c> {
                         let (from, granted) = (get.key()?.to_vec(), get.u64()?);
                         walker.begin(id, &from, granted);
                     }
+                    Kind::Ping => super::ping(&frame, out)?,
                     Kind::More => walker.grant(get.u64()?),
                     Kind::List => {
                         let key = get.key()?.to_vec();

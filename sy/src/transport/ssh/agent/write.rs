@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
@@ -16,7 +17,7 @@ use crate::delta::{Key, Shape};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::{Control, Dir};
 use crate::transport::local::{LocalEndpoint, Temp, Writer, check_room, hash_of, stat_fd, write_at};
-use crate::transport::ssh::difference::{How, Patch, is_whole, sign, sum_part};
+use crate::transport::ssh::difference::{Basis, How, is_whole, rebuild, sum_part};
 use crate::transport::ssh::wire::message::{get_doomed, get_op, get_optional_meta, put_applied};
 use crate::transport::ssh::wire::{Frame, Get, Kind, Put, body, garbled};
 use crate::transport::{Applied, Kind as FileKind, Op, What};
@@ -351,25 +352,16 @@ impl<'s> Changes<'s> {
         if op.source.size >= LARGE {
             check_room(temp.fd.as_fd(), op.source.size).map_err(write_error)?;
         }
-        let shape = Shape::of(old.size);
-        let mut write = |bytes: &[u8], at| write_at(temp.fd.as_fd(), bytes, at).map_err(write_error);
-        std::thread::scope(|threads| {
-            let signing = threads.spawn(|| sign(key, basis.as_fd(), shape, &mut |kind, records| self.out.send(kind, id, records.0)));
-            let mut patch = Patch::new(key, shape, op.source.size, basis.as_fd(), &mut write);
-            for frame in pieces {
-                match frame.kind {
-                    Kind::Copy => drop(patch.take(&frame.body)?),
-                    Kind::End => {
-                        signing.join().map_err(|_| garbled("no signature"))??;
-                        let whole = patch.finish();
-                        let right = whole.size == op.source.size && is_whole(&frame.body, &whole);
-                        return if right { Ok(()) } else { Err(self.wrong(dir, op)) };
-                    }
-                    _ => return Err(garbled("a piece of another kind")),
-                }
-            }
-            Err(SyncError::new(ErrorKind::Network, "the transfer was cut off").retryable())
-        })
+        let moved = AtomicBool::new(false);
+        let keep = |bytes: &[u8], at| write_at(temp.fd.as_fd(), bytes, at).map_err(write_error);
+        let basis = Basis { file: basis.as_fd(), shape: Shape::of(old.size), keep: &keep, moved: &moved };
+        let cut_off = || SyncError::new(ErrorKind::Network, "the transfer was cut off").retryable();
+        let send = |kind, records: Put| self.out.send(kind, id, records.0);
+        let (end, whole) = rebuild(key, &basis, op.source.size, &send, &mut || pieces.recv().map_err(|_| cut_off()), &mut |_, _| Ok(()))?;
+        if end.kind != Kind::End || whole.size != op.source.size || !is_whole(&end.body, &whole) {
+            return Err(self.wrong(dir, op));
+        }
+        rustix::fs::ftruncate(&temp.fd, whole.size).map_err(write_error)
     }
 
     fn wrong(&self, dir: &Dir<'_>, op: &Op) -> SyncError {

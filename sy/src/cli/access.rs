@@ -1,7 +1,8 @@
-//! Flags that say where an object store is and who asks. What is secret comes from files and the environment: argv is public.
+//! Flags that say where an object store or a host is and who asks. What is secret comes from files and the environment: argv is public.
 
 use std::path::PathBuf;
 
+use super::hosts::Hosts;
 use crate::error::{Result, SyncError};
 use crate::path::{Scheme, SyncPath};
 use crate::transport::access::{Access, Accesses};
@@ -51,6 +52,8 @@ pub struct Stores {
     /// PEM file of certificates to trust beside the system's
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub ca_bundle: Option<PathBuf>,
+    #[command(flatten)]
+    pub hosts: Hosts,
 }
 
 /// What only a run can use: new objects, and two sides.
@@ -139,7 +142,13 @@ impl Stores {
                 return Err(no_use(flag, whose, storage));
             }
         }
-        Ok(())
+        match self.hosts.given().into_iter().find(|(given, _)| *given) {
+            Some((_, flag)) if !any(SyncPath::is_on_host) => Err(SyncError::config(match whose {
+                "neither side" => format!("{flag} is of no use: neither side is on an SSH host"),
+                whose => format!("{flag} is of no use: {whose} is not on an SSH host"),
+            })),
+            _ => Ok(()),
+        }
     }
 
     /// What of the flags a location can use, as configs.
@@ -181,6 +190,8 @@ impl Stores {
             };
             config.validate()?;
             access.azure = Some(config.into());
+        } else if path.is_on_host() {
+            access.ssh = Some(self.hosts.config()?);
         }
         Ok(access)
     }

@@ -8,8 +8,8 @@ use super::preflight::Sides;
 use crate::cli::Options;
 use crate::state::Index;
 use crate::transport::Meta;
-use crate::transport::open::Opened;
 use crate::transport::local::{LocalEndpoint, Pages};
+use crate::transport::open::Opened;
 
 /// So many pairs of files are made clean one by one; when there are more, whole file systems are.
 const FEW: u64 = 64;

@@ -46,7 +46,11 @@ pub fn check_options(source: &SyncPath, dest: &SyncPath, options: &Options) -> R
     let on_host = source.is_on_host() || dest.is_on_host();
     for (set, name, why) in [
         (options.compress && !on_host, "compress", "only what travels over SSH is compressed"),
-        (options.daemon_auto && !on_host, "daemon_auto", "only connections over SSH are kept"),
+        (
+            options.daemon_auto && ![source, dest].into_iter().any(|path| path.is_on_host() && !is_sftp(path)),
+            "daemon_auto",
+            "only connections to an agent over SSH are kept",
+        ),
         (options.bidirectional, "bidirectional", "this version of sypy syncs one way only"),
         (options.conflict_resolve != Options::default().conflict_resolve, "conflict_resolve", "this version of sypy syncs one way only"),
         (

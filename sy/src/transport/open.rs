@@ -1,7 +1,7 @@
 //! Opens locations, and finds the lane between two of them. Here, and nowhere else, kinds of storage are told apart.
 
 use super::access::Access;
-use super::cloud::{CloudEndpoint, DownloadLane, LocalSource, RelayLane, Store, UploadLane};
+use super::cloud::{CloudEndpoint, DownloadLane, LocalSource, ObjectSource, RelayLane, Store, UploadLane};
 use super::local::{LocalEndpoint, LocalLane, Reader};
 use super::ssh::sftp::{self, SftpEndpoint, SftpReader};
 use super::ssh::{PullLane, PushLane, SshEndpoint};
@@ -116,6 +116,9 @@ pub fn lane<'r>(
         (Opened::Sftp(source), Opened::Local(dest)) => Box::new(sftp::PullLane::new(source, dest, options, precision, control, tally)?),
         (Opened::Sftp(source), Opened::Sftp(dest)) => Box::new(sftp::PushLane::new(host(source), dest, options, precision, control, tally)),
         (Opened::Sftp(source), Opened::Cloud(dest)) => Box::new(UploadLane::new(host(source), dest, options, control, tally)),
-        (Opened::Cloud(_), Opened::Sftp(_)) => return Err(SyncError::unsupported("from a bucket to a host over SFTP: not yet")),
+        (Opened::Cloud(source), Opened::Sftp(dest)) => {
+            let from = ObjectSource::new(source, options, tally);
+            Box::new(sftp::PushLane::new(from, dest, options, precision, control, tally))
+        }
     })
 }

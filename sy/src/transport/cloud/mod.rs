@@ -29,6 +29,7 @@ mod removal;
 mod s3;
 mod send;
 mod slots;
+mod source;
 mod spool;
 pub(super) mod store;
 pub(super) mod sums;
@@ -51,6 +52,7 @@ pub use gcs::Gcs;
 pub use relay::RelayLane;
 #[cfg(feature = "s3")]
 pub use s3::S3;
+pub use source::ObjectSource;
 pub use store::Store;
 pub use upload::{LocalSource, UploadLane};
 pub use walk::Seen;

@@ -56,7 +56,17 @@ pub fn named(name: &[u8]) -> Op {
         tagged: false,
         known: Known::NOTHING,
     };
-    Op { name: name.into(), source_name: None, source, target: None, dest: None, dest_target: None, what: What::Copy, reason: Reason::New }
+    Op {
+        name: name.into(),
+        source_name: None,
+        source,
+        target: None,
+        dest: None,
+        dest_target: None,
+        what: What::Copy,
+        reason: Reason::New,
+        write_out: false,
+    }
 }
 
 impl<'s> Sources<'s> {

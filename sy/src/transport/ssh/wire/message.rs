@@ -58,7 +58,7 @@ pub fn get_op(get: &mut Get<'_>) -> Result<Op> {
     let source = get.meta(None)?;
     let target = get.option()?.map(Into::into);
     let dest = get_optional_meta(get, Some(&source))?;
-    Ok(Op { name, source_name: None, source, target, dest, dest_target: None, what, reason: Reason::New })
+    Ok(Op { name, source_name: None, source, target, dest, dest_target: None, what, reason: Reason::New, write_out: false })
 }
 
 pub fn put_found(put: &mut Put, found: Option<&Found>) {

@@ -68,7 +68,16 @@ impl std::fmt::Debug for Zip {
 
 impl Zip {
     pub fn new(when: When) -> Self {
-        Self { encoder: None, when, taken: 0, given: 0, pause: if when == When::Always { 0 } else { FREE }, sent: 0, waited: Duration::ZERO, saved: 0 }
+        Self {
+            encoder: None,
+            when,
+            taken: 0,
+            given: 0,
+            pause: if when == When::Always { 0 } else { FREE },
+            sent: 0,
+            waited: Duration::ZERO,
+            saved: 0,
+        }
     }
 
     /// The other side turned out to be near or far.

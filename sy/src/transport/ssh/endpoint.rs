@@ -95,7 +95,7 @@ impl SshEndpoint {
         options: &Options,
         stop: &Stop,
     ) -> Result<Option<Self>> {
-        let role = Role::Dest { is_dir, one: one.map(<[u8]>::to_vec), capabilities: source, options: Box::new(options.clone()) };
+        let role = Role::Dest { is_dir, one: one.map(<[u8]>::to_vec), capabilities: carried(source), options: Box::new(options.clone()) };
         match Self::open(path, config, role, stop) {
             Err(error) if error.kind == ErrorKind::NotFound && options.dry_run => Ok(None),
             other => other.map(Some),
@@ -239,7 +239,7 @@ impl Known {
         } else {
             None
         };
-        let capabilities = get_capabilities(get)?;
+        let capabilities = carried(get_capabilities(get)?);
         let real = get.bytes()?.to_vec();
         let meta = get_optional_meta(get, None)?.ok_or_else(|| garbled("a root of which nothing is known"))?;
         let Some(options) = options else {
@@ -366,6 +366,11 @@ impl SshEndpoint {
             }
         }
     }
+}
+
+/// What the protocol carries of what a side keeps.
+fn carried(kept: Capabilities) -> Capabilities {
+    Capabilities { xattrs: false, acls: false, ..kept }
 }
 
 /// What a location on that host begins with, as the user wrote this one.

@@ -199,9 +199,9 @@ pub fn open_local_source(from: &Path, trailing_slash: bool, follow: Follow, cont
     Ok(LocalSource { opened, one, what, real })
 }
 
-fn open_ssh_source(source: &SyncPath, access: &Access, follow: Follow, control: &Control) -> Result<From> {
+fn open_ssh_source(source: &SyncPath, options: &Options, access: &Access, follow: Follow, control: &Control) -> Result<From> {
     let config = access.ssh.clone().unwrap_or_default();
-    let endpoint = SshEndpoint::source(source, &config, follow, &control.stop())?;
+    let endpoint = SshEndpoint::source(source, &config, follow, options, &control.stop())?;
     let one = endpoint.one().map(<[u8]>::to_vec);
     let what = if endpoint.is_dir() { Kind::Dir } else { Kind::File };
     Ok(From { opened: Opened::Ssh(Box::new(endpoint)), one, what, real: PathBuf::new() })
@@ -266,7 +266,7 @@ fn open_host_source(
     notes: &mut Vec<String>,
 ) -> Result<From> {
     if !is_sftp(source) {
-        match open_ssh_source(source, access, follow, control) {
+        match open_ssh_source(source, options, access, follow, control) {
             Err(error)
                 if deploy::is_absence(&error)
                     && follow == Follow::Never

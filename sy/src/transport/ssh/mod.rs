@@ -7,6 +7,7 @@ pub mod deploy;
 mod difference;
 mod endpoint;
 mod extents;
+mod kept;
 mod pull;
 mod push;
 mod session;

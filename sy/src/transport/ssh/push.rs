@@ -169,7 +169,7 @@ impl<'r> PushLane<'r> {
         if !self.signatures.take(taken, self.to.at.stop()) {
             return Err(SyncError::cancelled());
         }
-        let sent = self.to.at.session().and_then(|session| session.ask(Kind::Put, request)).and_then(|mut reply| {
+        let sent = self.to.at.session_for_large().and_then(|session| session.ask(Kind::Put, request)).and_then(|mut reply| {
             let end = match how {
                 How::Difference => self.send_difference(dir, op, &file, &key, &mut reply)?,
                 How::Whole | How::Rest => self.send_content(dir, op, &file, how == How::Rest, &key, &mut reply)?,

@@ -82,7 +82,7 @@ impl<'c> Root<'c> {
 
     fn open_dest(get: &mut Get<'_>, control: &'c Control) -> Result<(Self, Put)> {
         let path = get.bytes()?;
-        let (is_dir, one) = (get.bool()?, get.option()?);
+        let (beside, is_dir, one) = (get.bool()?, get.bool()?, get.option()?);
         let (capabilities, mut options) = (get_capabilities(get)?, get_options(get)?);
         get.end()?;
         let needs = Needs {
@@ -101,7 +101,8 @@ impl<'c> Root<'c> {
             // Only a dry run finds nothing and goes on.
             return Err(nothing_there(answer));
         };
-        let lock = if options.dry_run { None } else { lock(&endpoint, as_name.as_deref().or(one))? };
+        // Another connection of the same run holds the lock.
+        let lock = if options.dry_run || beside { None } else { lock(&endpoint, as_name.as_deref().or(one))? };
         describe(&mut answer, &endpoint)?;
         answer.bool(made).option(as_name.as_deref());
         let spared = spared(&endpoint, &options);
@@ -149,6 +150,7 @@ impl<'c> Root<'c> {
                         let (from, granted) = (get.key()?.to_vec(), get.u64()?);
                         walker.begin(id, &from, granted);
                     }
+                    Kind::Ping => super::ping(&frame, out)?,
                     Kind::More => walker.grant(get.u64()?),
                     Kind::List => {
                         let key = get.key()?.to_vec();

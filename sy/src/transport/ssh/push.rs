@@ -323,7 +323,10 @@ impl Lane for PushLane<'_> {
                     report(op, Ok(Applied::Same.into()));
                     continue;
                 }
-                dir.touch();
+                // Neither a comparison nor metadata changes the directory.
+                if op.what == What::Copy || op.what == What::CopyIfDifferent && op.source.kind != FileKind::File {
+                    dir.touch();
+                }
                 if op.what == What::Copy && op.source.kind == FileKind::File && op.source.size > SMALL {
                     let done = self.put(dir, op);
                     report(op, done);

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,13 +40,17 @@ pub struct Root<'c> {
     _lock: Option<Lock>,
 }
 
-fn local_path(path: &[u8]) -> PathBuf {
-    // A path that is not absolute begins where the login does: in the home directory.
-    let path = match path {
-        b"" | b"~" => b".",
-        path => path.strip_prefix(b"~/").unwrap_or(path),
-    };
-    PathBuf::from(std::ffi::OsString::from_vec(if path.is_empty() { b".".to_vec() } else { path.to_vec() }))
+/// Where a path begins that is not absolute: where the login does, in the home directory. `ssh://host/~/dir` names that as well.
+fn local_path(path: &[u8]) -> Result<PathBuf> {
+    let home = |path: &[u8]| path == b"~" || path.starts_with(b"~/");
+    let path = path.strip_prefix(b"/").filter(|rest| home(rest)).unwrap_or(path);
+    let below = if home(path) { path.get(2..).unwrap_or_default() } else { path };
+    if below.starts_with(b"~") && below.len() == path.len() {
+        let error = SyncError::config("only the login's own home directory can be named so").at("open", path);
+        return Err(error.hint("give the whole path, or ./~ for what has such a name"));
+    }
+    let path = if below.is_empty() { b"." } else { below };
+    Ok(PathBuf::from(OsStr::from_bytes(path)))
 }
 
 /// The source of the run, where that is on this machine, too: its root, and the path of what is meant.
@@ -83,7 +87,7 @@ impl<'c> Root<'c> {
             _ => Follow::Anywhere,
         };
         get.end()?;
-        let LocalSource { opened, one, what, .. } = open_local_source(&local_path(path), path.ends_with(b"/"), follow, control)?;
+        let LocalSource { opened, one, what, .. } = open_local_source(&local_path(path)?, path.ends_with(b"/"), follow, control)?;
         let mut answer = body();
         describe(&mut answer, &opened)?;
         answer.option(one.as_deref()).bool(what == FileKind::Dir);
@@ -105,7 +109,7 @@ impl<'c> Root<'c> {
             holds_something: &|| Ok(()),
         };
         let named = SyncPath { scheme: Scheme::Local, path: path.to_vec() };
-        let LocalDest { opened, made, as_name } = open_local_dest(&local_path(path), &named, &needs, &mut options, control)?;
+        let LocalDest { opened, made, as_name } = open_local_dest(&local_path(path)?, &named, &needs, &mut options, control)?;
         let mut answer = body();
         answer.bool(opened.is_some());
         put_options(&mut answer, &options);

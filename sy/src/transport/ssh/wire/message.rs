@@ -253,6 +253,7 @@ mod tests {
             dest_target: None,
             what: What::Metadata,
             reason: Reason::New,
+            write_out: false,
         };
         let mut put = Put::default();
         put_op(&mut put, &op);

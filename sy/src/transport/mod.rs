@@ -13,6 +13,8 @@ pub mod local;
 pub mod open;
 #[cfg(feature = "opendal")]
 mod opendal;
+#[path = "opendal/config.rs"]
+pub mod opendal_config;
 pub mod ssh;
 
 #[cfg(test)]

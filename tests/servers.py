@@ -197,10 +197,45 @@ def start(command: list, port: int, place: Path, ready: str = "/", **variables: 
 # What tests see of them.
 
 
-@dataclasses.dataclass(frozen=True)
-class S3Server:
-    """A server of S3, or a proxy in front of it."""
+class Server:
+    """A server, or a proxy in front of it."""
 
+    def behind(self, proxy: Proxy):
+        """The same server as seen through the proxy."""
+        return dataclasses.replace(self, url=proxy.url)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bucket:
+    """What all of them have alike; each kind says what `scheme` is, and what is `listed` of each object."""
+
+    server: Server
+    name: str
+
+    def url(self, key: str = "") -> str:
+        return f"{self.scheme}://{self.name}/{key}"
+
+    def all_keys(self, prefix: str = "") -> set[str]:
+        return set(self.listed(prefix))
+
+    def objects(self, prefix: str = "") -> dict[str, bytes]:
+        return {key[len(prefix) :]: self.get(key) for key in self.all_keys(prefix)}
+
+    def tags(self, prefix: str = "") -> dict[str, str]:
+        """Key to ETag and time: what changes with any write."""
+        return {key: f"{item['ETag']} {item['LastModified']}" for key, item in self.listed(prefix).items()}
+
+
+def new_name() -> str:
+    return f"t-{uuid.uuid4().hex[:20]}"
+
+
+def in_bytes(content: bytes | str) -> bytes:
+    return content.encode() if isinstance(content, str) else content
+
+
+@dataclasses.dataclass(frozen=True)
+class S3Server(Server):
     name: str
     url: str
     access_key_id: str
@@ -248,22 +283,13 @@ class S3Server:
 
     def bucket(self, **options) -> "S3Bucket":
         """A new one."""
-        name = f"t-{uuid.uuid4().hex[:20]}"
+        name = new_name()
         self.client.create_bucket(Bucket=name, **options)
         return S3Bucket(self, name)
 
-    def behind(self, proxy: Proxy) -> "S3Server":
-        """The same server as seen through the proxy."""
-        return dataclasses.replace(self, url=proxy.url)
 
-
-@dataclasses.dataclass(frozen=True)
-class S3Bucket:
-    server: S3Server
-    name: str
-
-    def url(self, key: str = "") -> str:
-        return f"s3://{self.name}/{key}"
+class S3Bucket(Bucket):
+    scheme = "s3"
 
     @property
     def _client(self):
@@ -271,11 +297,10 @@ class S3Bucket:
 
     def put(self, key: str, content: bytes | str = b"", metadata: Mapping[str, str] | None = None, **options) -> str:
         """Returns the ETag."""
-        body = content.encode() if isinstance(content, str) else content
         done = self._client.put_object(
             Bucket=self.name,
             Key=key,
-            Body=body,
+            Body=in_bytes(content),
             Metadata=dict(metadata or {}),
             ContentType="application/x-test",
             **options,
@@ -321,16 +346,6 @@ class S3Bucket:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
         return {item["Key"]: item for page in pages for item in page.get("Contents", [])}
 
-    def all_keys(self, prefix: str = "") -> set[str]:
-        return set(self.listed(prefix))
-
-    def objects(self, prefix: str = "") -> dict[str, bytes]:
-        return {key[len(prefix) :]: self.get(key) for key in self.all_keys(prefix)}
-
-    def tags(self, prefix: str = "") -> dict[str, str]:
-        """Key to ETag and time: what changes with any write."""
-        return {key: f"{item['ETag']} {item['LastModified']}" for key, item in self.listed(prefix).items()}
-
     def uploads(self) -> list[str]:
         """Keys of uploads in parts that are neither completed nor given up."""
         answer = self._client.list_multipart_uploads(Bucket=self.name)
@@ -342,7 +357,7 @@ class S3Bucket:
 
 
 @dataclasses.dataclass(frozen=True)
-class AzureServer:
+class AzureServer(Server):
     name: str
     url: str
     kind_of: Callable = azure_kind
@@ -364,29 +379,24 @@ class AzureServer:
         return BlobServiceClient(self.url, credential={"account_name": AZURE_ACCOUNT, "account_key": AZURE_KEY})
 
     def bucket(self) -> "AzureContainer":
-        name = f"t-{uuid.uuid4().hex[:20]}"
+        name = new_name()
         self.client.create_container(name)
         return AzureContainer(self, name)
 
-    def behind(self, proxy: Proxy) -> "AzureServer":
-        return dataclasses.replace(self, url=proxy.url)
 
-
-@dataclasses.dataclass(frozen=True)
-class AzureContainer:
-    server: AzureServer
-    name: str
-
-    def url(self, key: str = "") -> str:
-        return f"az://{self.name}/{key}"
+class AzureContainer(Bucket):
+    scheme = "az"
 
     @property
     def _client(self):
         return self.server.client.get_container_client(self.name)
 
     def put(self, key: str, content: bytes | str = b"", metadata: Mapping[str, str] | None = None) -> str:
-        body = content.encode() if isinstance(content, str) else content
-        return self._client.upload_blob(key, body, metadata=metadata, overwrite=True).get_blob_properties().etag
+        return (
+            self._client.upload_blob(key, in_bytes(content), metadata=metadata, overwrite=True)
+            .get_blob_properties()
+            .etag
+        )
 
     def get(self, key: str) -> bytes:
         return self._client.download_blob(key).readall()
@@ -404,10 +414,6 @@ class AzureContainer:
         blobs = self._client.list_blobs(name_starts_with=prefix)
         return {blob.name: {"Size": blob.size, "ETag": blob.etag, "LastModified": blob.last_modified} for blob in blobs}
 
-    all_keys = S3Bucket.all_keys
-    objects = S3Bucket.objects
-    tags = S3Bucket.tags
-
     def uploads(self) -> list[str]:
         """Blobs that are nothing but blocks."""
         listed = self._client.list_blobs(include=["uncommittedblobs"])
@@ -415,7 +421,7 @@ class AzureContainer:
 
 
 @dataclasses.dataclass(frozen=True)
-class GcsServer:
+class GcsServer(Server):
     name: str
     url: str
     # Has it uploads in parts? Without, sypy has to do without.
@@ -437,21 +443,13 @@ class GcsServer:
             return answer.read()
 
     def bucket(self) -> "GcsBucket":
-        name = f"t-{uuid.uuid4().hex[:20]}"
+        name = new_name()
         self.ask("POST", "/storage/v1/b?project=test", {"name": name})
         return GcsBucket(self, name)
 
-    def behind(self, proxy: Proxy) -> "GcsServer":
-        return dataclasses.replace(self, url=proxy.url)
 
-
-@dataclasses.dataclass(frozen=True)
-class GcsBucket:
-    server: GcsServer
-    name: str
-
-    def url(self, key: str = "") -> str:
-        return f"gs://{self.name}/{key}"
+class GcsBucket(Bucket):
+    scheme = "gs"
 
     @property
     def _objects(self) -> str:
@@ -462,10 +460,9 @@ class GcsBucket:
 
     def put(self, key: str, content: bytes | str = b"", metadata: Mapping[str, str] | None = None) -> str:
         """Returns the generation."""
-        body = content.encode() if isinstance(content, str) else content
         about = {"name": key, "metadata": dict(metadata or {}), "contentType": "application/x-test"}
         mark = uuid.uuid4().hex
-        parts = [("application/json", json.dumps(about).encode()), ("application/x-test", body)]
+        parts = [("application/json", json.dumps(about).encode()), ("application/x-test", in_bytes(content))]
         framed = b"".join(f"--{mark}\r\nContent-Type: {kind}\r\n\r\n".encode() + part + b"\r\n" for kind, part in parts)
         answer = self.server.ask(
             "POST",
@@ -500,10 +497,6 @@ class GcsBucket:
                 listed[item["name"]] = about
             page = answer.get("nextPageToken")
         return listed
-
-    all_keys = S3Bucket.all_keys
-    objects = S3Bucket.objects
-    tags = S3Bucket.tags
 
     def _xml(self, method: str, key: str, query: str) -> list[dict[str, str]]:
         """What the XML API answers: the texts of each element that has any."""

@@ -172,7 +172,7 @@ fn side(py: Python<'_>, function: &str, configs: Option<&Bound<'_, PyDict>>) -> 
 ///
 /// `path` is a local path or names an object store; a file lists itself. `recursive=True` lists also what is below, `max_depth`
 /// levels deep (1 is the location alone; `None`, the default: all of it). `files_only=True` leaves directories out,
-/// `dirs_only=True` all else. `s3`, `gcs`, `azure` and `ssh` are credentials, as for `sync()`. Entries are in the order of their
+/// `dirs_only=True` all else. `s3`, `gcs`, `azure`, `ssh` and `opendal` are configs, as for `sync()`. Entries are in the order of their
 /// bytes, a directory as if it had a slash at its end. Of an object store only what is asked for is listed, a level at a time.
 /// Links are not followed, except one that is the location itself.
 ///

@@ -5,19 +5,19 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString, PyTuple};
 use sy::{Options, SyncError};
 
-use crate::config::{PyAzureConfig, PyGcsConfig, PyS3Config, PySshConfig};
+use crate::config::{PyAzureConfig, PyGcsConfig, PyOpenDalConfig, PyS3Config, PySshConfig};
 use crate::credentials::{Functions, Side};
 use crate::error;
 use crate::value::{self, Reduced};
 
 const ON_ERROR: &str = "on_error";
 /// Configs: which class each takes, or any of them.
-const CONFIGS: [&str; 6] = ["s3", "gcs", "azure", "ssh", SOURCE, DEST];
+const CONFIGS: [&str; 7] = ["s3", "gcs", "azure", "ssh", "opendal", SOURCE, DEST];
 const SOURCE: &str = "source_options";
 const DEST: &str = "dest_options";
 /// Those that are for locations of one kind, on both sides.
-pub const KINDS: [&str; 4] = ["s3", "gcs", "azure", "ssh"];
-const CLASSES: [&str; 4] = ["S3Config", "GcsConfig", "AzureConfig", "SshConfig"];
+pub const KINDS: [&str; 5] = ["s3", "gcs", "azure", "ssh", "opendal"];
+const CLASSES: [&str; 5] = ["S3Config", "GcsConfig", "AzureConfig", "SshConfig", "OpenDalConfig"];
 
 /// What a run should do and how.
 ///
@@ -140,7 +140,8 @@ impl PySyncOptions {
                 Scheme::Gcs { .. } => "GcsConfig",
                 Scheme::Azure { .. } => "AzureConfig",
                 Scheme::Ssh { .. } => "SshConfig",
-                Scheme::Local | Scheme::OpenDal { .. } => "no config",
+                Scheme::OpenDal { .. } => "OpenDalConfig",
+                Scheme::Local => "no config",
             };
             let given = config.bind(py).get_type().name()?;
             if given != wanted {
@@ -158,7 +159,8 @@ fn fits(object: &Bound<'_, PyAny>, which: usize) -> bool {
         1 => object.is_instance_of::<PyGcsConfig>(),
         2 => object.is_instance_of::<PyAzureConfig>(),
         3 => object.is_instance_of::<PySshConfig>(),
-        _ => (0..4).any(|one| fits(object, one)),
+        4 => object.is_instance_of::<PyOpenDalConfig>(),
+        _ => (0..5).any(|one| fits(object, one)),
     }
 }
 
@@ -353,6 +355,7 @@ const DOCS: &[(&str, &str)] = &[
     ("gcs", "A `GcsConfig` for locations in Google Cloud Storage; `None` (default): the environment's credentials."),
     ("azure", "An `AzureConfig` for locations in Azure; `None` (default): the environment's credentials."),
     ("ssh", "An `SshConfig` for SSH hosts; `None` (default): ssh's own configuration."),
+    ("opendal", "An `OpenDalConfig` for `opendal+SERVICE://` locations; `None` (default): the environment's options."),
     ("source_options", "A config for the source alone, where both sides are of one kind; `None` by default."),
     ("dest_options", "A config for the destination alone, where both sides are of one kind; `None` by default."),
 ];

@@ -14,6 +14,8 @@ pub mod open;
 #[cfg(feature = "opendal")]
 mod opendal;
 mod source;
+#[path = "opendal/config.rs"]
+pub mod opendal_config;
 pub mod ssh;
 
 #[cfg(test)]

@@ -71,7 +71,9 @@ def test_the_destination_is_what_the_model_says(playground, sshd, step, is_push)
             sypy.sync(*sides, dry_run=True, on_event=foretold, **arguments)
             sypy.sync(*sides, on_event=did, **arguments)
         except sypy.PartialSyncError as partial:
-            assert all("in the way" in str(error) for error in partial.errors), partial.errors
+            others = [error for error in partial.errors if "in the way" not in str(error)]
+            if others:
+                raise
             event("in the way")
             return
         assert foretold.changes == did.changes

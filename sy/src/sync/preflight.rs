@@ -1,7 +1,7 @@
 //! What can be known before the first write: what the two paths mean, and whether the run makes sense at all.
 
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::io::Errno;
@@ -13,9 +13,10 @@ use crate::error::{ErrorKind, Printable, Result, SyncError};
 use crate::path::{Scheme, SyncPath};
 use crate::transport::access::{Access, Accesses};
 use crate::transport::cloud::{CloudEndpoint, plain_key};
-use crate::transport::local::{Aside, Follow, LocalEndpoint};
+use crate::transport::local::{Aside, Follow, LocalEndpoint, machine};
 use crate::transport::open::{self, Opened};
-use crate::transport::ssh::{SshEndpoint, deploy, sftp};
+use crate::transport::ssh::connect::Target;
+use crate::transport::ssh::{Apart, SshConfig, SshEndpoint, deploy, sftp};
 use crate::transport::{Capabilities, Endpoint, Kind, Listing, Meta};
 
 /// As `both_names` would name it together with its value.
@@ -139,8 +140,10 @@ pub struct LocalSource {
 pub struct Needs<'f> {
     pub what: Kind,
     pub one: Option<&'f [u8]>,
-    /// The source where it is on this machine, and its path without links.
-    pub local: Option<(&'f LocalEndpoint, &'f Path)>,
+    /// The source where it is local.
+    pub local: Option<&'f LocalEndpoint>,
+    /// Its path without links where it is on this machine, however it is reached.
+    pub real: Option<&'f Path>,
     /// What a source elsewhere can tell; a local one tells all.
     pub capabilities: Option<Capabilities>,
     /// Refuses a source that is not there.
@@ -204,14 +207,18 @@ fn open_ssh_source(source: &SyncPath, access: &Access, follow: Follow, control: 
     let endpoint = SshEndpoint::source(source, &config, follow, &control.stop())?;
     let one = endpoint.one().map(<[u8]>::to_vec);
     let what = if endpoint.is_dir() { Kind::Dir } else { Kind::File };
-    Ok(From { opened: Opened::Ssh(Box::new(endpoint)), one, what, real: PathBuf::new() })
+    let real = real(endpoint.place().1, one.as_deref());
+    Ok(From { opened: Opened::Ssh(Box::new(endpoint)), one, what, real })
 }
 
 fn open_ssh_dest(dest: &SyncPath, from: &From, options: &mut Options, access: &Access, control: &Control) -> Result<Dest> {
     from.must_hold_something()?;
     let config = access.ssh.clone().unwrap_or_default();
     let (one, source) = (from.one.as_deref(), from.opened.endpoint().capabilities());
-    let opened = SshEndpoint::dest(dest, &config, from.what == Kind::Dir, one, source, options, &control.stop())?;
+    // Attributes that no listing shows don't pass through here.
+    let source = if from.opened.local().is_some() { source } else { Capabilities { xattrs: false, acls: false, ..source } };
+    let apart = from.apart(dest, &config);
+    let opened = SshEndpoint::dest(dest, &config, from.what == Kind::Dir, one, source, apart, options, &control.stop())?;
     let Some(endpoint) = opened else { return Ok((None, true, None)) };
     let Some(known) = endpoint.dest_known() else { return Ok((None, true, None)) };
     for (own, theirs) in [
@@ -349,9 +356,11 @@ pub fn open_local_dest(to: &Path, dest: &SyncPath, from: &Needs<'_>, options: &m
     }
     let (dest_root, as_name) =
         if renamed { (parent_of(to), to.file_name().map(|name| name.as_bytes().to_vec())) } else { (to.to_path_buf(), None) };
-    if let Some((source, source_real)) = from.local {
+    if let Some(source_real) = from.real {
         let dest_real = real(&absolute(&dest_root)?, as_name.as_deref().or(from.one));
         refuse_overlap(source_real, &dest_real, from.what, dest)?;
+    }
+    if let (Some(source), Some(source_real)) = (from.local, from.real) {
         check_backup_dir(options, source, from.one, source_real, &absolute(&dest_root)?)?;
     }
     if control.should_stop() {
@@ -420,8 +429,8 @@ fn open_sftp_dest(dest: &SyncPath, from: &From, options: &mut Options, access: &
         return Err(SyncError::unsupported("durable can't be honoured: the server lacks the extension fsync@openssh.com"));
     }
     fit(options, from.distant_capabilities(), endpoint.capabilities(), dest)?;
-    if let Opened::Sftp(source) = &from.opened {
-        refuse_distant_overlap(source, &endpoint, from, as_name.as_deref(), dest)?;
+    if matches!(from.opened, Opened::Sftp(_) | Opened::Ssh(_)) {
+        refuse_distant_overlap(from.opened.endpoint(), &endpoint, from, as_name.as_deref(), dest)?;
     }
     if control.should_stop() {
         return Err(SyncError::cancelled());
@@ -451,6 +460,10 @@ fn check_plain_backup_dir(options: &Options) -> Result<()> {
 fn refuse_distant_overlap(source: &dyn Endpoint, dest: &dyn Endpoint, from: &From, as_name: Option<&[u8]>, named: &SyncPath) -> Result<()> {
     let whole = |endpoint: &dyn Endpoint, name: Option<&[u8]>| {
         let mut whole = endpoint.identity();
+        // One host may be reached both ways.
+        if let Some(host) = whole.strip_prefix(b"sftp://") {
+            whole = [b"ssh://", host].concat();
+        }
         for part in [Some(&b""[..]), name] {
             let Some(part) = part else { continue };
             whole.extend_from_slice(part);
@@ -479,9 +492,28 @@ impl From {
         Needs {
             what: self.what,
             one: self.one.as_deref(),
-            local: self.opened.local().map(|opened| (opened, self.real.as_path())),
+            local: self.opened.local(),
+            real: match &self.opened {
+                Opened::Local(_) => Some(&self.real),
+                Opened::Ssh(endpoint) if endpoint.place().0 == machine() => Some(&self.real),
+                Opened::Cloud(_) | Opened::Ssh(_) | Opened::Sftp(_) => None,
+            },
             capabilities: self.distant_capabilities(),
             holds_something,
+        }
+    }
+
+    /// Which tree a destination on a host must not overlap with.
+    fn apart(&self, dest: &SyncPath, config: &SshConfig) -> Option<Apart> {
+        let whole = |root: &[u8]| real(root, self.one.as_deref()).into_os_string().into_vec();
+        match &self.opened {
+            Opened::Local(_) => Some((machine(), self.real.as_os_str().as_bytes().to_vec())),
+            Opened::Ssh(endpoint) => Some((endpoint.place().0.to_vec(), self.real.as_os_str().as_bytes().to_vec())),
+            Opened::Sftp(endpoint) => {
+                let (host, root) = endpoint.place();
+                Target::of(dest).is_some_and(|target| target.id(config) == host).then(|| (Vec::new(), whole(root)))
+            }
+            Opened::Cloud(_) => None,
         }
     }
 

@@ -355,11 +355,11 @@ fn write_error_of(path: &[u8]) -> impl Fn(Errno) -> SyncError + '_ {
     move |errno| SyncError::os(errno, "read", path)
 }
 
-fn wrong() -> SyncError {
+pub fn wrong() -> SyncError {
     SyncError::new(ErrorKind::Verification, "what arrived is not what the store has").retryable()
 }
 
-fn cut_off() -> SyncError {
+pub fn cut_off() -> SyncError {
     SyncError::new(ErrorKind::Network, "the content was cut off on its way").retryable()
 }
 

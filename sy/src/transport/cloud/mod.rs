@@ -17,6 +17,7 @@ mod gate;
 #[cfg(feature = "gcs")]
 mod gcs;
 pub(super) mod http;
+mod object;
 mod pages;
 mod ranges;
 mod relay;
@@ -41,6 +42,7 @@ pub use download::DownloadLane;
 pub use endpoint::CloudEndpoint;
 #[cfg(feature = "gcs")]
 pub use gcs::Gcs;
+pub use object::ObjectSource;
 pub use relay::RelayLane;
 #[cfg(feature = "s3")]
 pub use s3::S3;

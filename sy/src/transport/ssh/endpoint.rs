@@ -25,8 +25,11 @@ const TRIES: u32 = 3;
 #[derive(Debug, Clone)]
 enum Role {
     Source { follow: Follow },
-    Dest { is_dir: bool, one: Option<Vec<u8>>, capabilities: Capabilities, options: Box<Options> },
+    Dest { is_dir: bool, one: Option<Vec<u8>>, capabilities: Capabilities, options: Box<Options>, apart: Option<Apart> },
 }
+
+/// A tree that the destination must not be, hold, or lie within: the machine that it is on, if that is known, and the path there.
+pub type Apart = (Vec<u8>, Vec<u8>);
 
 /// How to get to a root, again and again.
 #[derive(Debug)]
@@ -57,6 +60,7 @@ pub struct SshEndpoint {
 struct Known {
     capabilities: Capabilities,
     real: Vec<u8>,
+    machine: Vec<u8>,
     meta: Meta,
     one: Option<Vec<u8>>,
     is_dir: bool,
@@ -92,10 +96,11 @@ impl SshEndpoint {
         is_dir: bool,
         one: Option<&[u8]>,
         source: Capabilities,
+        apart: Option<Apart>,
         options: &Options,
         stop: &Stop,
     ) -> Result<Option<Self>> {
-        let role = Role::Dest { is_dir, one: one.map(<[u8]>::to_vec), capabilities: source, options: Box::new(options.clone()) };
+        let role = Role::Dest { is_dir, one: one.map(<[u8]>::to_vec), capabilities: source, options: Box::new(options.clone()), apart };
         match Self::open(path, config, role, stop) {
             Err(error) if error.kind == ErrorKind::NotFound && options.dry_run => Ok(None),
             other => other.map(Some),
@@ -155,6 +160,11 @@ impl SshEndpoint {
     /// One entry of the root, if the location names one.
     pub fn one(&self) -> Option<&[u8]> {
         self.known.one.as_deref()
+    }
+
+    /// The machine that it is on, and its path there without links.
+    pub fn place(&self) -> (&[u8], &[u8]) {
+        (&self.known.machine, &self.known.real)
     }
 
     pub fn is_dir(&self) -> bool {
@@ -218,10 +228,12 @@ impl Way {
                 });
                 session.ask(Kind::OpenSource, request)?.done()?
             }
-            Role::Dest { is_dir, one, capabilities, options } => {
+            Role::Dest { is_dir, one, capabilities, options, apart } => {
                 request.bool(*is_dir).option(one.as_deref());
                 put_capabilities(&mut request, capabilities);
                 put_options(&mut request, options);
+                request.option(apart.as_ref().map(|(machine, _)| &machine[..]));
+                request.bytes(apart.as_ref().map_or(b"", |(_, real)| real));
                 session.ask(Kind::OpenDest, request)?.done()?
             }
         };
@@ -240,13 +252,13 @@ impl Known {
             None
         };
         let capabilities = get_capabilities(get)?;
-        let real = get.bytes()?.to_vec();
+        let (real, machine) = (get.bytes()?.to_vec(), get.bytes()?.to_vec());
         let meta = get_optional_meta(get, None)?.ok_or_else(|| garbled("a root of which nothing is known"))?;
         let Some(options) = options else {
             let one = get.option()?.map(<[u8]>::to_vec);
             let is_dir = get.bool()?;
             get.end()?;
-            return Ok(Self { capabilities, real, meta, one, is_dir, dest: None });
+            return Ok(Self { capabilities, real, machine, meta, one, is_dir, dest: None });
         };
         let (made, as_name) = (get.bool()?, get.option()?.map(<[u8]>::to_vec));
         let mut spared = Vec::new();
@@ -259,7 +271,7 @@ impl Known {
         }
         get.end()?;
         let dest = Some(DestKnown { made, as_name, options, spared, leftovers });
-        Ok(Self { capabilities, real, meta, one: None, is_dir: true, dest })
+        Ok(Self { capabilities, real, machine, meta, one: None, is_dir: true, dest })
     }
 }
 
@@ -269,10 +281,7 @@ impl Endpoint for SshEndpoint {
     }
 
     fn identity(&self) -> Vec<u8> {
-        let target = &self.way.target;
-        let user = target.user.as_ref().or(self.way.config.user.as_ref()).map_or("", String::as_str);
-        let port = target.port.or(self.way.config.port).unwrap_or(22);
-        [format!("ssh://{user}@{}:{port}", target.host).as_bytes(), &self.known.real].concat()
+        [b"ssh://", self.way.target.id(&self.way.config).as_bytes(), &self.known.real].concat()
     }
 
     fn root_meta(&self) -> Result<Meta> {

@@ -18,7 +18,7 @@ use crate::path::{Scheme, SyncPath};
 use crate::state::Lock;
 use crate::sync::Control;
 use crate::sync::preflight::{LocalDest, LocalSource, Needs, open_local_dest, open_local_source, spared};
-use crate::transport::local::{Follow, LocalEndpoint};
+use crate::transport::local::{Follow, LocalEndpoint, machine};
 use crate::transport::ssh::wire::message::{get_capabilities, get_options, put_capabilities, put_found, put_optional_meta, put_options};
 use crate::transport::ssh::wire::{Frame, Get, Incoming, Kind, Put, body};
 use crate::transport::{Endpoint, Kind as FileKind};
@@ -80,11 +80,15 @@ impl<'c> Root<'c> {
         let path = get.bytes()?;
         let (is_dir, one) = (get.bool()?, get.option()?);
         let (capabilities, mut options) = (get_capabilities(get)?, get_options(get)?);
+        let (theirs, real) = (get.option()?, get.bytes()?);
         get.end()?;
+        // No name of a machine: they go by one address.
+        let one_machine = theirs.is_some_and(|theirs| theirs.is_empty() || *theirs == *machine());
         let needs = Needs {
             what: if is_dir { FileKind::Dir } else { FileKind::File },
             one,
             local: None,
+            real: one_machine.then(|| Path::new(OsStr::from_bytes(real))),
             capabilities: Some(capabilities),
             holds_something: &|| Ok(()),
         };
@@ -215,7 +219,7 @@ impl Drop for Closer<'_, '_> {
 /// What the other side has to know of an open root.
 fn describe(answer: &mut Put, endpoint: &LocalEndpoint) -> Result<()> {
     put_capabilities(answer, &endpoint.capabilities());
-    answer.bytes(endpoint.real_path());
+    answer.bytes(endpoint.real_path()).bytes(&machine());
     put_optional_meta(answer, Some(&endpoint.root_meta()?), None);
     Ok(())
 }

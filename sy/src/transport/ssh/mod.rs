@@ -7,6 +7,8 @@ pub mod deploy;
 mod difference;
 mod endpoint;
 mod extents;
+mod here;
+mod kept;
 mod pass;
 mod pull;
 mod push;
@@ -20,7 +22,8 @@ mod wire;
 mod writer;
 
 pub use config::{HostKeyPolicy, SshConfig};
-pub use endpoint::{Apart, SshEndpoint};
+pub use endpoint::{Here, SshEndpoint};
+pub use here::boot;
 pub use pull::PullLane;
 pub use push::{PushLane, pace};
 pub use reader::SshReader;

@@ -42,7 +42,7 @@ impl<S: Source> RelayLane<'_, S> {
 
     fn pass_within(&self, dir: &Dir<'_>, op: &Op, from: &SshEndpoint, how: How, room: u64) -> Result<Applied> {
         let secret = secret()?;
-        let (source, dest) = (from.session()?, self.to.at.session()?);
+        let (source, dest) = (from.session_for_large()?, self.to.at.session_for_large()?);
         let mut request = body();
         request.bytes(&dir.key);
         put_op(&mut request, op);

@@ -169,7 +169,7 @@ impl<'r> PushLane<'r> {
         if !self.signatures.take(taken, self.to.at.stop()) {
             return Err(SyncError::cancelled());
         }
-        let sent = self.to.at.session().and_then(|session| session.ask(Kind::Put, request)).and_then(|mut reply| {
+        let sent = self.to.at.session_for_large().and_then(|session| session.ask(Kind::Put, request)).and_then(|mut reply| {
             let end = match how {
                 How::Difference => self.send_difference(dir, op, &file, &key, &mut reply)?,
                 How::Whole | How::Rest => self.send_content(dir, op, &file, how == How::Rest, &key, &mut reply)?,
@@ -205,9 +205,12 @@ impl<'r> PushLane<'r> {
             self.tally.bytes_read.fetch_add(bytes, Relaxed);
             if self.control.should_stop() { Err(SyncError::cancelled()) } else { Ok(()) }
         };
-        let found = search(key, Search { read: &mut from_start(file.as_fd()), next: &mut next, send: &mut send, seen: &mut seen }).map_err(|error| {
-            if error.path.is_none() && error.errno.is_some() { error.at("read", self.from.path(dir, op)) } else { error }
-        })?;
+        let found = search(key, Search { read: &mut from_start(file.as_fd()), next: &mut next, send: &mut send, seen: &mut seen })
+            .map_err(
+                |error| {
+                    if error.path.is_none() && error.errno.is_some() { error.at("read", self.from.path(dir, op)) } else { error }
+                },
+            )?;
         if found.whole.size != op.source.size {
             return Err(changed(self.from.path(dir, op)));
         }

@@ -237,7 +237,7 @@ impl Content for Large<'_> {
             let mut request = body();
             request.u64(room).bytes(&self.dir).bytes(&self.name).u8(How::Whole as u8).u64(range.start).u64(range.end);
             request.0.extend_from_slice(&secret()?);
-            at.session()?.ask(Kind::FetchFile, request)
+            at.session_for_large()?.ask(Kind::FetchFile, request)
         })();
         match asked {
             Ok(reply) => {

@@ -190,7 +190,7 @@ impl<'r, S: Source> RelayLane<'r, S> {
         request.bytes(&dir.key);
         put_op(&mut request, op);
         request.u8(how as u8).0.extend_from_slice(&secret);
-        let mut reply = self.to.at.session()?.ask(Kind::Put, request)?;
+        let mut reply = self.to.at.session_for_large()?.ask(Kind::Put, request)?;
         let end = match how {
             How::Difference => self.send_difference(dir, op, content, &key, &mut reply)?,
             How::Whole | How::Rest => self.send_content(dir, op, content, how == How::Rest, &key, &mut reply)?,

@@ -203,8 +203,9 @@ impl<'s> Sources<'s> {
                     self.credit(id, body_len(&pieces) as u64)?;
                     self.out.send(kind, id, pieces.0)
                 };
-                let found = search(&key, Search { read: &mut from_start(file.as_fd()), next: &mut next, send: &mut send, seen: &mut |_| Ok(()) })
-                    .map_err(|error| if error.path.is_none() { error.at("read", &path) } else { error })?;
+                let found =
+                    search(&key, Search { read: &mut from_start(file.as_fd()), next: &mut next, send: &mut send, seen: &mut |_| Ok(()) })
+                        .map_err(|error| if error.path.is_none() { error.at("read", &path) } else { error })?;
                 put_whole(&mut end, &found.whole);
                 found.whole.size == before.size
             }

@@ -18,8 +18,11 @@ use crate::path::{Scheme, SyncPath};
 use crate::state::Lock;
 use crate::sync::Control;
 use crate::sync::preflight::{LocalDest, LocalSource, Needs, open_local_dest, open_local_source, spared};
-use crate::transport::local::{Follow, LocalEndpoint, machine};
-use crate::transport::ssh::wire::message::{get_capabilities, get_options, put_capabilities, put_found, put_optional_meta, put_options};
+use crate::transport::local::{Follow, LocalEndpoint};
+use crate::transport::ssh::here::{boot, is_here};
+use crate::transport::ssh::wire::message::{
+    get_capabilities, get_optional_meta, get_options, put_capabilities, put_found, put_optional_meta, put_options,
+};
 use crate::transport::ssh::wire::{Frame, Get, Incoming, Kind, Put, body};
 use crate::transport::{Endpoint, Kind as FileKind};
 
@@ -44,6 +47,21 @@ fn local_path(path: &[u8]) -> PathBuf {
         path => path.strip_prefix(b"~/").unwrap_or(path),
     };
     PathBuf::from(std::ffi::OsString::from_vec(if path.is_empty() { b".".to_vec() } else { path.to_vec() }))
+}
+
+/// The source of the run, where that is on this machine, too: its root, and the path of what is meant.
+fn source_here(get: &mut Get<'_>, control: &Control) -> Result<Option<(LocalEndpoint, PathBuf)>> {
+    if !get.bool()? {
+        return Ok(None);
+    }
+    let (boot, root, whole) = (get.bytes()?, get.bytes()?, get.bytes()?);
+    let meta = get_optional_meta(get, None)?;
+    // Where nothing is told of the root, both have one address.
+    if meta.is_some_and(|meta| !is_here(boot, root, &meta)) {
+        return Ok(None);
+    }
+    let opened = LocalEndpoint::open(Path::new(OsStr::from_bytes(root)), Follow::Never, control).ok();
+    Ok(opened.map(|endpoint| (endpoint, PathBuf::from(OsStr::from_bytes(whole)))))
 }
 
 /// A walk begun along with the opening.
@@ -78,17 +96,14 @@ impl<'c> Root<'c> {
 
     fn open_dest(get: &mut Get<'_>, control: &'c Control) -> Result<(Self, Put)> {
         let path = get.bytes()?;
-        let (is_dir, one) = (get.bool()?, get.option()?);
+        let (beside, is_dir, one) = (get.bool()?, get.bool()?, get.option()?);
         let (capabilities, mut options) = (get_capabilities(get)?, get_options(get)?);
-        let (theirs, real) = (get.option()?, get.bytes()?);
+        let twin = source_here(get, control)?;
         get.end()?;
-        // No name of a machine: they go by one address.
-        let one_machine = theirs.is_some_and(|theirs| theirs.is_empty() || *theirs == *machine());
         let needs = Needs {
             what: if is_dir { FileKind::Dir } else { FileKind::File },
             one,
-            local: None,
-            real: one_machine.then(|| Path::new(OsStr::from_bytes(real))),
+            local: twin.as_ref().map(|(endpoint, real)| (endpoint, real.as_path())),
             capabilities: Some(capabilities),
             holds_something: &|| Ok(()),
         };
@@ -101,7 +116,8 @@ impl<'c> Root<'c> {
             // Only a dry run finds nothing and goes on.
             return Err(nothing_there(answer));
         };
-        let lock = if options.dry_run { None } else { lock(&endpoint, as_name.as_deref().or(one))? };
+        // Another connection of the same run holds the lock.
+        let lock = if options.dry_run || beside { None } else { lock(&endpoint, as_name.as_deref().or(one))? };
         describe(&mut answer, &endpoint)?;
         answer.bool(made).option(as_name.as_deref());
         let spared = spared(&endpoint, &options);
@@ -149,6 +165,7 @@ impl<'c> Root<'c> {
                         let (from, granted) = (get.key()?.to_vec(), get.u64()?);
                         walker.begin(id, &from, granted);
                     }
+                    Kind::Ping => super::ping(&frame, out)?,
                     Kind::More => walker.grant(get.u64()?),
                     Kind::List => {
                         let key = get.key()?.to_vec();
@@ -219,7 +236,7 @@ impl Drop for Closer<'_, '_> {
 /// What the other side has to know of an open root.
 fn describe(answer: &mut Put, endpoint: &LocalEndpoint) -> Result<()> {
     put_capabilities(answer, &endpoint.capabilities());
-    answer.bytes(endpoint.real_path()).bytes(&machine());
+    answer.bytes(endpoint.real_path()).bytes(&boot());
     put_optional_meta(answer, Some(&endpoint.root_meta()?), None);
     Ok(())
 }

@@ -250,23 +250,7 @@ impl<'a> Get<'a> {
         let ino = before.map_or(0, |before| before.ino).wrapping_add(self.i64()? as u64);
         let allocated = (size / 512).wrapping_add(self.i64()? as u64).saturating_mul(512);
         let (nlink, rdev, mount) = if flag(3) { (1, 0, false) } else { (self.u32()?, self.u64()?, self.bool()?) };
-        Ok(Meta {
-            kind,
-            size,
-            mtime,
-            ctime,
-            mode,
-            uid,
-            gid,
-            nlink,
-            ino,
-            dev,
-            rdev,
-            allocated,
-            mount,
-            tagged,
-            known: known_of,
-        })
+        Ok(Meta { kind, size, mtime, ctime, mode, uid, gid, nlink, ino, dev, rdev, allocated, mount, tagged, known: known_of })
     }
 
     pub fn error(&mut self) -> Result<SyncError> {

@@ -179,8 +179,15 @@ impl Context<'_> {
     }
 
     /// Carries out operations of one directory together. `failed` hears of those that went wrong.
-    pub fn perform_all(&self, dir: &Dir<'_>, ops: &mut [Op], failed: &mut dyn FnMut(&Op, SyncError)) {
+    pub fn perform_all(&self, dir: &Dir<'_>, ops: &mut Vec<Op>, failed: &mut dyn FnMut(&Op, SyncError)) {
         let Some(lane) = self.lane else { return };
+        ops.retain_mut(|op| {
+            op.what != What::Ask
+                || self.decided(dir, op).unwrap_or_else(|error| {
+                    failed(op, error);
+                    false
+                })
+        });
         if let Some(large) = ops.iter().find(|op| op.source.size >= 1 << 20) {
             self.control.set_current(&dir.key_of(&large.name));
         }

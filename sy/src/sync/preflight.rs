@@ -15,7 +15,8 @@ use crate::transport::access::{Access, Accesses};
 use crate::transport::cloud::{CloudEndpoint, plain_key};
 use crate::transport::local::{Aside, Follow, LocalEndpoint};
 use crate::transport::open::{self, Opened};
-use crate::transport::ssh::{Here, SshEndpoint, deploy, sftp};
+use crate::transport::ssh::connect::Target;
+use crate::transport::ssh::{Here, SshConfig, SshEndpoint, boot, deploy, sftp};
 use crate::transport::{Capabilities, Endpoint, Kind, Listing, Meta};
 
 /// As `both_names` would name it together with its value.
@@ -223,12 +224,9 @@ fn open_ssh_dest(dest: &SyncPath, from: &From, options: &mut Options, access: &A
     from.must_hold_something()?;
     let config = access.ssh.clone().unwrap_or_default();
     let (one, source) = (from.one.as_deref(), from.opened.endpoint().capabilities());
-    let here = match &from.opened {
-        Opened::Local(source) => {
-            Some(Here { root: source.real_path().to_vec(), meta: source.root_meta()?, whole: from.real.as_os_str().as_bytes().to_vec() })
-        }
-        _ => None,
-    };
+    // Attributes that no listing shows don't pass through here.
+    let source = if from.opened.local().is_some() { source } else { Capabilities { xattrs: false, acls: false, ..source } };
+    let here = from.place(dest, &config)?;
     let opened = SshEndpoint::dest(dest, &config, from.what == Kind::Dir, one, source, options, here, &control.stop())?;
     let Some(endpoint) = opened else { return Ok((None, true, None)) };
     let Some(known) = endpoint.dest_known() else { return Ok((None, true, None)) };
@@ -438,8 +436,8 @@ fn open_sftp_dest(dest: &SyncPath, from: &From, options: &mut Options, access: &
         return Err(SyncError::unsupported("durable can't be honoured: the server lacks the extension fsync@openssh.com"));
     }
     fit(options, from.distant_capabilities(), endpoint.capabilities(), dest)?;
-    if let Opened::Sftp(source) = &from.opened {
-        refuse_distant_overlap(source, &endpoint, from, as_name.as_deref(), dest)?;
+    if matches!(from.opened, Opened::Sftp(_) | Opened::Ssh(_)) {
+        refuse_distant_overlap(from.opened.endpoint(), &endpoint, from, as_name.as_deref(), dest)?;
     }
     if control.should_stop() {
         return Err(SyncError::cancelled());
@@ -469,6 +467,10 @@ fn check_plain_backup_dir(options: &Options) -> Result<()> {
 fn refuse_distant_overlap(source: &dyn Endpoint, dest: &dyn Endpoint, from: &From, as_name: Option<&[u8]>, named: &SyncPath) -> Result<()> {
     let whole = |endpoint: &dyn Endpoint, name: Option<&[u8]>| {
         let mut whole = endpoint.identity();
+        // One host may be reached both ways.
+        if let Some(host) = whole.strip_prefix(b"sftp://") {
+            whole = [b"ssh://", host].concat();
+        }
         for part in [Some(&b""[..]), name] {
             let Some(part) = part else { continue };
             whole.extend_from_slice(part);
@@ -505,6 +507,24 @@ impl From {
             capabilities: self.distant_capabilities(),
             holds_something,
         }
+    }
+
+    /// Where the source is, for a destination on a host, which must not overlap with it.
+    fn place(&self, dest: &SyncPath, config: &SshConfig) -> Result<Option<Here>> {
+        Ok(match &self.opened {
+            Opened::Local(source) => {
+                let whole = self.real.as_os_str().as_bytes().to_vec();
+                Some(Here { boot: boot(), root: source.real_path().to_vec(), whole, meta: Some(source.root_meta()?) })
+            }
+            Opened::Ssh(source) => Some(source.place()),
+            Opened::Sftp(source) => {
+                let (host, root) = source.place();
+                let whole = real(root, self.one.as_deref()).into_os_string().into_encoded_bytes();
+                let one_host = Target::of(dest).is_some_and(|target| target.id(config) == host);
+                one_host.then(|| Here { boot: Vec::new(), root: root.to_vec(), whole, meta: None })
+            }
+            Opened::Cloud(_) => None,
+        })
     }
 
     /// What a source that is not local can tell; every local one tells all.

@@ -13,9 +13,9 @@ pub mod local;
 pub mod open;
 #[cfg(feature = "opendal")]
 mod opendal;
-mod source;
 #[path = "opendal/config.rs"]
 pub mod opendal_config;
+mod source;
 pub mod ssh;
 
 #[cfg(test)]

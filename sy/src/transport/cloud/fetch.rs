@@ -263,6 +263,6 @@ pub fn wrong() -> SyncError {
     SyncError::new(ErrorKind::Verification, "what arrived is not what the store has").retryable()
 }
 
-fn cut_off() -> SyncError {
+pub fn cut_off() -> SyncError {
     SyncError::new(ErrorKind::Network, "the content was cut off on its way").retryable()
 }

@@ -20,6 +20,7 @@ mod gate;
 #[cfg(feature = "gcs")]
 mod gcs;
 pub(super) mod http;
+mod object;
 mod pages;
 mod parts;
 mod ranges;
@@ -29,7 +30,6 @@ mod removal;
 mod s3;
 mod send;
 mod slots;
-mod source;
 mod spool;
 pub(super) mod store;
 pub(super) mod sums;
@@ -49,10 +49,10 @@ pub use download::DownloadLane;
 pub use endpoint::CloudEndpoint;
 #[cfg(feature = "gcs")]
 pub use gcs::Gcs;
+pub use object::ObjectSource;
 pub use relay::RelayLane;
 #[cfg(feature = "s3")]
 pub use s3::S3;
-pub use source::ObjectSource;
 pub use store::Store;
 pub use upload::{LocalSource, UploadLane};
 pub use walk::Seen;

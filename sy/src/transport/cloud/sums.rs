@@ -122,6 +122,7 @@ impl Sums {
 }
 
 /// Sums content as it passes by.
+#[derive(Clone)]
 pub struct Summer {
     crc64: Option<Digest>,
     crc32c: Option<Digest>,

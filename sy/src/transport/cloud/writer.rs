@@ -45,6 +45,11 @@ pub trait Content: Sync {
     /// Reading it twice costs more than holding a part of it in memory.
     fn is_distant(&self) -> bool;
 
+    /// Where reading may go on, `wanted` or before it, so that what is read can still be checked as a whole.
+    fn may_begin(&self, wanted: u64) -> u64 {
+        wanted
+    }
+
     /// Told from other content of the same key, for going on with an upload that was cut off.
     fn mark(&self) -> u64;
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::SshConfig;
 use super::connect::{Start, Target, connect};
 use super::deploy;
-use super::here::{boot, is_here};
+use super::here::is_here;
 use super::kept;
 use super::session::Session;
 use super::walk::{Found as Walked, Part, get_rest};
@@ -36,19 +36,21 @@ enum Role {
     Dest { is_dir: bool, one: Option<Vec<u8>>, capabilities: Capabilities, options: Box<Options>, here: Option<Here> },
 }
 
-/// Where a source on this machine is: its root, and the path of what is meant.
+/// Where a source is: its machine, its root, and the path of what is meant.
 #[derive(Debug, Clone)]
 pub struct Here {
+    pub boot: Vec<u8>,
     pub root: Vec<u8>,
-    pub meta: Meta,
     pub whole: Vec<u8>,
+    /// What the root is; `None` if it is known by its path at the same address only.
+    pub meta: Option<Meta>,
 }
 
 fn put_here(put: &mut Put, here: Option<&Here>) {
-    put.bytes(&boot()).bytes(here.map_or(&b""[..], |here| &here.root));
-    put_optional_meta(put, here.map(|here| &here.meta), None);
+    put.bool(here.is_some());
     if let Some(here) = here {
-        put.bytes(&here.whole);
+        put.bytes(&here.boot).bytes(&here.root).bytes(&here.whole);
+        put_optional_meta(put, here.meta.as_ref(), None);
     }
 }
 
@@ -223,6 +225,13 @@ impl SshEndpoint {
         self.known.one.as_deref()
     }
 
+    /// Where it is, for the other side of a run.
+    pub fn place(&self) -> Here {
+        let Known { boot, real, one, meta, .. } = &self.known;
+        let whole = one.as_ref().map_or_else(|| real.clone(), |name| [real, &b"/"[..], name].concat());
+        Here { boot: boot.clone(), root: real.clone(), whole, meta: Some(*meta) }
+    }
+
     /// Its path, if it is on this machine.
     pub fn here(&self) -> Option<&[u8]> {
         is_here(&self.known.boot, &self.known.real, &self.known.meta).then_some(&*self.known.real)
@@ -379,10 +388,7 @@ impl Endpoint for SshEndpoint {
     }
 
     fn identity(&self) -> Vec<u8> {
-        let target = &self.way.target;
-        let user = target.user.as_ref().or(self.way.config.user.as_ref()).map_or("", String::as_str);
-        let port = target.port.or(self.way.config.port).unwrap_or(22);
-        [format!("ssh://{user}@{}:{port}", target.host).as_bytes(), &self.known.real].concat()
+        [b"ssh://", self.way.target.id(&self.way.config).as_bytes(), &self.known.real].concat()
     }
 
     fn root_meta(&self) -> Result<Meta> {

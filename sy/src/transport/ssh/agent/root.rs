@@ -55,10 +55,13 @@ fn local_path(path: &[u8]) -> Result<PathBuf> {
 
 /// The source of the run, where that is on this machine, too: its root, and the path of what is meant.
 fn source_here(get: &mut Get<'_>, control: &Control) -> Result<Option<(LocalEndpoint, PathBuf)>> {
-    let (boot, root) = (get.bytes()?, get.bytes()?);
-    let Some(meta) = get_optional_meta(get, None)? else { return Ok(None) };
-    let whole = get.bytes()?;
-    if !is_here(boot, root, &meta) {
+    if !get.bool()? {
+        return Ok(None);
+    }
+    let (boot, root, whole) = (get.bytes()?, get.bytes()?, get.bytes()?);
+    let meta = get_optional_meta(get, None)?;
+    // Where nothing is told of the root, both have one address.
+    if meta.is_some_and(|meta| !is_here(boot, root, &meta)) {
         return Ok(None);
     }
     let opened = LocalEndpoint::open(Path::new(OsStr::from_bytes(root)), Follow::Never, control).ok();

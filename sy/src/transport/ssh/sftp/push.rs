@@ -11,6 +11,7 @@ use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::{Control, Dir, Tally};
 use crate::transport::cloud::{Content, read_error};
 use crate::transport::local::{Refusal, changed, fits};
+use crate::transport::source::{become_link, read_whole};
 use crate::transport::{Applied, Done, Doomed, Endpoint, Held, Kind, Lane, Meta, Op, Pace, Source, Time, What, split_key};
 
 /// Operations under way at a time: each spends its time waiting for the host.
@@ -55,6 +56,11 @@ impl<'r, S: Source> PushLane<'r, S> {
             return self.to.make_link(dir, op);
         }
         let (now, content) = self.from.open(dir, op)?;
+        if now.kind == Kind::Symlink {
+            let target = read_whole(&*content)?;
+            become_link(op, now, &target).map_err(|error| error.at("create", self.from.path(dir, op)))?;
+            return self.to.make_link(dir, op);
+        }
         // What is open now is as good as what was listed.
         op.source = now;
         if now.kind == Kind::Symlink {

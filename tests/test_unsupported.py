@@ -35,6 +35,13 @@ WRONG = [
     {"min_size": 100, "max_size": 10},
     {"unsafe_links": True},
 ]
+# No host can have such a name.
+NOWHERE = [
+    "ssh://nowhere.invalid/path",
+    "sftp://nowhere.invalid/path",
+    "user@nowhere.invalid:/path",
+    "nowhere.invalid:path",
+]
 
 
 @pytest.mark.parametrize("option", UNSUPPORTED, ids=str)
@@ -55,6 +62,22 @@ def test_a_wrong_value_is_an_error(src, dst, option):
     assert isinstance(wrong.value, ValueError)
     assert next(iter(option)) in str(wrong.value)
     assert not dst.exists()
+
+
+@pytest.mark.parametrize("place", NOWHERE)
+def test_a_host_that_is_not_there_is_an_error(src, place):
+    build(src, {"a": "1"})
+    for source, dest in ((f"{src}/", place), (place, f"{src}/")):
+        with pytest.raises(sypy.NetworkError, match="nowhere"):
+            sypy.sync(source, dest)
+    assert keys(src) == {"a"}
+
+
+@pytest.mark.parametrize("place", NOWHERE)
+def test_a_host_that_is_not_there_can_not_be_listed_either(place):
+    for function in (sypy.ls, lambda place: list(sypy.ls_iter(place))):
+        with pytest.raises(sypy.NetworkError):
+            function(place)
 
 
 @pytest.mark.parametrize(

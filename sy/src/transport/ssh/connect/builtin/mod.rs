@@ -36,8 +36,6 @@ const NEEDS_SSH: &str =
 const WINDOW: u32 = 32 << 20;
 /// Packets that wait for whoever reads the stream. With 32 KiB each, this bounds memory.
 const QUEUE: usize = 64;
-/// Room in the pipes between the engine and the client, bytes.
-const PIPE: usize = 1 << 20;
 /// How often a connection that is being made looks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long the end of a connection may take to be told.
@@ -48,9 +46,6 @@ pub fn connect(target: &Target, config: &SshConfig, start: Start<'_>, stop: &Sto
     let io = |error: std::io::Error| SyncError::io(&error, "start", "an SSH connection");
     let (read, to_read) = std::io::pipe().map_err(io)?;
     let (from_write, write) = std::io::pipe().map_err(io)?;
-    // Whoever reads is woken up less often. Where a user has too many large pipes, small ones will do.
-    let _ = rustix::pipe::fcntl_setpipe_size(&to_read, PIPE);
-    let _ = rustix::pipe::fcntl_setpipe_size(&write, PIPE);
     let outcome = Outcome::default();
     let (cancel, cancelled) = oneshot::channel();
     let job = Job {

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::SshEndpoint;
-use super::difference::{How, Search, WORTHWHILE, common_part, put_whole, search, secret};
+use super::difference::{How, Search, WORTHWHILE, common_part, from_start, put_whole, search, secret};
 use super::extents::Extents;
 use super::session::Reply;
 use super::window::Window;
@@ -169,7 +169,7 @@ impl<'r> PushLane<'r> {
         if !self.signatures.take(taken, self.to.at.stop()) {
             return Err(SyncError::cancelled());
         }
-        let sent = self.to.at.session().and_then(|session| session.ask(Kind::Put, request)).and_then(|mut reply| {
+        let sent = self.to.at.session_for_large().and_then(|session| session.ask(Kind::Put, request)).and_then(|mut reply| {
             let end = match how {
                 How::Difference => self.send_difference(dir, op, &file, &key, &mut reply)?,
                 How::Whole | How::Rest => self.send_content(dir, op, &file, how == How::Rest, &key, &mut reply)?,
@@ -205,9 +205,12 @@ impl<'r> PushLane<'r> {
             self.tally.bytes_read.fetch_add(bytes, Relaxed);
             if self.control.should_stop() { Err(SyncError::cancelled()) } else { Ok(()) }
         };
-        let found = search(key, Search { file: file.as_fd(), next: &mut next, send: &mut send, seen: &mut seen }).map_err(|error| {
-            if error.path.is_none() && error.errno.is_some() { error.at("read", self.from.path(dir, op)) } else { error }
-        })?;
+        let found = search(key, Search { read: &mut from_start(file.as_fd()), next: &mut next, send: &mut send, seen: &mut seen })
+            .map_err(
+                |error| {
+                    if error.path.is_none() && error.errno.is_some() { error.at("read", self.from.path(dir, op)) } else { error }
+                },
+            )?;
         if found.whole.size != op.source.size {
             return Err(changed(self.from.path(dir, op)));
         }
@@ -223,7 +226,7 @@ impl<'r> PushLane<'r> {
         let mut at = 0;
         if rest {
             let have = Get(&reply.next()?.body).u64()?.min(op.source.size);
-            at = common_part(key, file.as_fd(), have, &mut || reply.next())?;
+            at = common_part(key, &mut from_start(file.as_fd()), have, &mut || reply.next())?;
             let mut from = body();
             from.u64(at);
             reply.tell(Kind::Hole, from)?;
@@ -323,7 +326,10 @@ impl Lane for PushLane<'_> {
                     report(op, Ok(Applied::Same.into()));
                     continue;
                 }
-                dir.touch();
+                // Neither a comparison nor metadata changes the directory.
+                if op.what == What::Copy || op.what == What::CopyIfDifferent && op.source.kind != FileKind::File {
+                    dir.touch();
+                }
                 if op.what == What::Copy && op.source.kind == FileKind::File && op.source.size > SMALL {
                     let done = self.put(dir, op);
                     report(op, done);

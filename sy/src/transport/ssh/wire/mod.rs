@@ -3,6 +3,7 @@
 pub mod codec;
 pub mod frame;
 pub mod message;
+pub mod zip;
 
 pub use codec::{Get, Put, garbled};
 pub use frame::{Frame, Incoming, Kind, Outgoing, PIECE, body, body_len, cut_off};

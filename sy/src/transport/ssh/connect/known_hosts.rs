@@ -10,7 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 
-use super::user_config::wildcard;
+use super::config_lines::wildcard;
 use crate::error::{Result, SyncError};
 
 /// A public key: the name of its kind, and itself as it goes over the wire.

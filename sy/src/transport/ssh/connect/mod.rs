@@ -2,13 +2,13 @@
 
 #[cfg(feature = "russh")]
 mod builtin;
+mod config_lines;
 mod hop;
 #[cfg(feature = "russh")]
 mod known_hosts;
 mod openssh;
 mod paths;
 mod reason;
-mod user_config;
 
 use std::os::fd::OwnedFd;
 

@@ -6,9 +6,10 @@ use russh::keys::Algorithm;
 use russh::keys::ssh_key::HashAlg;
 use russh::{Preferred, cipher, compression, kex, mac};
 
+use super::super::config_lines::wildcard;
 use super::super::openssh::aes_is_fast;
-use super::super::user_config::{matches_list, wildcard};
 use super::route::Leg;
+use super::settings::matches_list;
 use crate::error::{Result, SyncError};
 
 /// `kinds`: of the keys that are known of the host, which it is asked for first.

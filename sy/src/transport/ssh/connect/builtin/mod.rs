@@ -7,6 +7,7 @@ mod auth;
 mod host_key;
 mod pump;
 mod route;
+mod settings;
 #[cfg(test)]
 mod tests;
 

@@ -9,7 +9,7 @@ use tokio::net::unix::pipe;
 use super::Outcome;
 
 /// Bytes that are read from the pipe at once.
-const CHUNK: usize = 64 * 1024;
+const CHUNK: usize = 64 << 10;
 /// Of standard error, this much of the end is kept, bytes.
 const TAIL: usize = 4096;
 
@@ -19,7 +19,7 @@ pub async fn send(mut from: pipe::Receiver, to: ChannelWriteHalf<Msg>) {
         let mut chunk = bytes::BytesMut::with_capacity(CHUNK);
         match from.read_buf(&mut chunk).await {
             Ok(0) | Err(_) => break,
-            Ok(_) if to.data_bytes(chunk.freeze()).await.is_err() => return,
+            Ok(_) if to.data_bytes(chunk.freeze()).await.is_err() => break,
             Ok(_) => {}
         }
     }
@@ -58,10 +58,7 @@ pub async fn receive(mut from: ChannelReadHalf, to: pipe::Sender, outcome: &Outc
                 return;
             }
             ChannelMsg::Eof => to = None,
-            ChannelMsg::Close => {
-                outcome.update(|ending| ending.ended = true);
-                return;
-            }
+            ChannelMsg::Close => return outcome.update(|ending| ending.ended = true),
             _ => {}
         }
     }

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::hop::Hop;
-use super::super::user_config::{self, Asked, Settings, matches_list};
 use super::super::{Target, paths};
 use super::NEEDS_SSH;
+use super::settings::{self, Asked, Settings, matches_list};
 use crate::error::{Result, SyncError};
 use crate::transport::ssh::{HostKeyPolicy, SshConfig};
 
@@ -64,13 +64,13 @@ fn add(legs: &mut Vec<Leg>, hop: Hop<'_>, jump: Option<&str>, config: &SshConfig
     if legs.len() == HOPS {
         return Err(SyncError::config("ProxyJump goes in circles").hint("a host is reached through itself"));
     }
-    let local_user = paths::local_user();
+    let local_user = local_user();
     let mut settings = Settings::default();
     if is_target {
         take_options(&mut settings, config)?;
     }
     let asked = Asked { host: hop.host, user: hop.user, local_user: &local_user };
-    user_config::read(&mut settings, config.config_file.as_deref(), asked)?;
+    settings::read(&mut settings, config.config_file.as_deref(), asked)?;
     refuse_unsupported(&settings)?;
     legs.push(leg(hop, &settings, config, local_user, is_target)?);
     let timeout = settings.get("connecttimeout").and_then(|text| text.parse().ok()).map(Duration::from_secs);
@@ -283,6 +283,19 @@ fn expand(text: &str, tokens: &[(char, &str)]) -> Result<String> {
         }
     }
     Ok(out)
+}
+
+/// The name of the user of this process.
+fn local_user() -> String {
+    let uid = rustix::process::getuid().as_raw().to_string();
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let named = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid).then(|| name.to_owned())
+    });
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    named.or_else(|| variable("LOGNAME")).or_else(|| variable("USER")).unwrap_or(uid)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::super::user_config::mentions;
+use super::super::config_lines::mentions;
 use crate::transport::ssh::connect::paths;
 
 /// Whether the processor has instructions for AES. Then AES-GCM takes half the time of ssh's own first choice.

@@ -14,6 +14,7 @@ import running
 import sypy
 from conftest import find_sy
 from sshd import HOST, SFTP, Sshd, needs_sshd
+from wire_proxy import Wire
 
 # Whatever a login asks for is carried out by a plain shell in that home, so that nobody's own files there are seen.
 WRAPPER = """#!/bin/sh
@@ -149,3 +150,17 @@ class Way:
         seen = Recorder()
         self(source, dest, on_event=seen, **options).raise_for_errors()
         return seen.changes
+
+
+@pytest.fixture
+def wire_to():
+    """A proxy before a host: `wire_to(host)`."""
+    made = []
+
+    def wire_to(host: Host) -> Wire:
+        made.append(Wire(host.sshd.port))
+        return made[-1]
+
+    yield wire_to
+    for wire in made:
+        wire.end()

@@ -13,6 +13,7 @@ use crate::error::{Result, SyncError};
 use crate::sync::{Control, Dir, Finisher, Reason};
 use crate::transport::local::{LocalEndpoint, Reader, changed, hash_of, read_at, stat_fd};
 use crate::transport::ssh::difference::{How, Search, common_part, put_whole, search};
+use crate::transport::ssh::extents::Extents;
 use crate::transport::ssh::wire::{Frame, Get, Kind, PIECE, Put, body, body_len, garbled};
 use crate::transport::{Kind as FileKind, Known, Meta, Op, Time, What};
 
@@ -217,8 +218,18 @@ impl<'s> Sources<'s> {
                     self.out.send(Kind::Credit, id, from.0)?;
                 }
                 let mut hash = blake3::Hasher::new();
+                let mut data = Extents::new(file.as_fd(), &before);
                 while at < before.size {
-                    let want = self.credit(id, (before.size - at).min(PIECE as u64))? as usize;
+                    let hole = data.hole(at).map_err(read_error)?;
+                    if hole > 0 {
+                        let mut piece = body();
+                        piece.u64(hole);
+                        self.credit(id, 1)?;
+                        self.out.send(Kind::Hole, id, piece.0)?;
+                        at += hole;
+                        continue;
+                    }
+                    let want = self.credit(id, (data.end(at) - at).min(PIECE as u64))? as usize;
                     let mut piece = body();
                     let head = piece.0.len();
                     piece.0.resize(head + want, 0);

@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -320,6 +321,24 @@ def test_sources_larger_than_said_are_not_sent(client, world):
     assert kind == "Done" and answer == b""
     kind, answer = it.ask("Fetch", text(b"") + text(b"old") + num(1 << 62))
     assert kind == "Done"
+
+
+def test_listings_come_as_far_as_they_were_let(client, world):
+    build(world, {f"e{d:02}/{'n' * 200}{n}": b"" for d in range(30) for n in range(100)})
+    it = client()
+    it.ident += 1
+    it.send(frame("OpenSource", it.ident, num(77) + num(1) + text(os.fsencode(world) + b"/") + b"\0"))
+    granted, got = 1, 0
+    for _ in range(60):
+        granted += 1000
+        it.send(frame("More", 0, num(1000)))
+        # The answer to a question comes after what may be sent before it, but for what is still being listed.
+        time.sleep(0.005)
+        it.ident += 1
+        it.send(frame("Stat", it.ident, text(b"") + text(b"f")))
+        while (answer := it.next())[1] != it.ident:
+            got += len(answer[2]) if answer[0] == "Listing" else 0
+    assert 30_000 < got < granted + 150_000
 
 
 def test_an_agent_takes_little_memory_whatever_it_is_told(client, world):

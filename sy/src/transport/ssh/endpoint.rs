@@ -8,10 +8,13 @@ use std::time::Duration;
 use super::SshConfig;
 use super::connect::{Start, Target, connect};
 use super::deploy;
+use super::here::is_here;
 use super::kept;
 use super::session::Session;
 use super::walk::{Found as Walked, Part, get_rest};
-use super::wire::message::{get_capabilities, get_found, get_listing, get_optional_meta, get_options, put_capabilities, put_options};
+use super::wire::message::{
+    get_capabilities, get_found, get_listing, get_optional_meta, get_options, put_capabilities, put_optional_meta, put_options,
+};
 use super::wire::zip::When;
 use super::wire::{Get, Kind, Put, body, garbled};
 use crate::cli::Options;
@@ -30,7 +33,25 @@ const MOST: u64 = 32;
 #[derive(Debug, Clone)]
 enum Role {
     Source { follow: Follow },
-    Dest { is_dir: bool, one: Option<Vec<u8>>, capabilities: Capabilities, options: Box<Options> },
+    Dest { is_dir: bool, one: Option<Vec<u8>>, capabilities: Capabilities, options: Box<Options>, here: Option<Here> },
+}
+
+/// Where a source is: its machine, its root, and the path of what is meant.
+#[derive(Debug, Clone)]
+pub struct Here {
+    pub boot: Vec<u8>,
+    pub root: Vec<u8>,
+    pub whole: Vec<u8>,
+    /// What the root is; `None` if it is known by its path at the same address only.
+    pub meta: Option<Meta>,
+}
+
+fn put_here(put: &mut Put, here: Option<&Here>) {
+    put.bool(here.is_some());
+    if let Some(here) = here {
+        put.bytes(&here.boot).bytes(&here.root).bytes(&here.whole);
+        put_optional_meta(put, here.meta.as_ref(), None);
+    }
 }
 
 /// How to get to a root, again and again.
@@ -69,6 +90,7 @@ pub struct SshEndpoint {
 struct Known {
     capabilities: Capabilities,
     real: Vec<u8>,
+    boot: Vec<u8>,
     meta: Meta,
     one: Option<Vec<u8>>,
     is_dir: bool,
@@ -105,9 +127,11 @@ impl SshEndpoint {
         one: Option<&[u8]>,
         source: Capabilities,
         options: &Options,
+        here: Option<Here>,
         stop: &Stop,
     ) -> Result<Option<Self>> {
-        let role = Role::Dest { is_dir, one: one.map(<[u8]>::to_vec), capabilities: carried(source), options: Box::new(options.clone()) };
+        let role =
+            Role::Dest { is_dir, one: one.map(<[u8]>::to_vec), capabilities: carried(source), options: Box::new(options.clone()), here };
         match Self::open(path, config, role, (options.compress, options.daemon_auto), stop) {
             Err(error) if error.kind == ErrorKind::NotFound && options.dry_run => Ok(None),
             other => other.map(Some),
@@ -123,6 +147,10 @@ impl SshEndpoint {
             Err(error) if deploy::is_absence(&error) => return Err(error),
             other => other.map_err(|error| on_host(error, &prefix))?,
         };
+        let named = path.name();
+        if known.one.as_ref().is_some_and(|one| one != named && !matches!(named, b"" | b"." | b".." | b"~")) {
+            return Err(garbled("another file than was asked for"));
+        }
         let mut root = path.path.clone();
         let inside = known.one.is_some() || known.dest.as_ref().is_some_and(|dest| dest.as_name.is_some());
         if inside {
@@ -199,6 +227,18 @@ impl SshEndpoint {
     /// One entry of the root, if the location names one.
     pub fn one(&self) -> Option<&[u8]> {
         self.known.one.as_deref()
+    }
+
+    /// Where it is, for the other side of a run.
+    pub fn place(&self) -> Here {
+        let Known { boot, real, one, meta, .. } = &self.known;
+        let whole = one.as_ref().map_or_else(|| real.clone(), |name| [real, &b"/"[..], name].concat());
+        Here { boot: boot.clone(), root: real.clone(), whole, meta: Some(*meta) }
+    }
+
+    /// Its path, if it is on this machine.
+    pub fn here(&self) -> Option<&[u8]> {
+        is_here(&self.known.boot, &self.known.real, &self.known.meta).then_some(&*self.known.real)
     }
 
     pub fn is_dir(&self) -> bool {
@@ -300,10 +340,11 @@ impl Way {
                 });
                 session.ask(Kind::OpenSource, request)?.done()?
             }
-            Role::Dest { is_dir, one, capabilities, options } => {
+            Role::Dest { is_dir, one, capabilities, options, here } => {
                 request.bool(beside).bool(*is_dir).option(one.as_deref());
                 put_capabilities(&mut request, capabilities);
                 put_options(&mut request, options);
+                put_here(&mut request, here.as_ref());
                 session.ask(Kind::OpenDest, request)?.done()?
             }
         };
@@ -322,15 +363,15 @@ impl Known {
             None
         };
         let capabilities = carried(get_capabilities(get)?);
-        let real = get.bytes()?.to_vec();
+        let (real, boot) = (get.bytes()?.to_vec(), get.bytes()?.to_vec());
         let meta = get_optional_meta(get, None)?.ok_or_else(|| garbled("a root of which nothing is known"))?;
         let Some(options) = options else {
-            let one = get.option()?.map(<[u8]>::to_vec);
+            let one = get_one(get)?;
             let is_dir = get.bool()?;
             get.end()?;
-            return Ok(Self { capabilities, real, meta, one, is_dir, dest: None });
+            return Ok(Self { capabilities, real, boot, meta, one, is_dir, dest: None });
         };
-        let (made, as_name) = (get.bool()?, get.option()?.map(<[u8]>::to_vec));
+        let (made, as_name) = (get.bool()?, get_one(get)?);
         let mut spared = Vec::new();
         for _ in 0..get.usize()? {
             spared.push(get.key()?.to_vec());
@@ -341,7 +382,7 @@ impl Known {
         }
         get.end()?;
         let dest = Some(DestKnown { made, as_name, options, spared, leftovers });
-        Ok(Self { capabilities, real, meta, one: None, is_dir: true, dest })
+        Ok(Self { capabilities, real, boot, meta, one: None, is_dir: true, dest })
     }
 }
 
@@ -351,10 +392,7 @@ impl Endpoint for SshEndpoint {
     }
 
     fn identity(&self) -> Vec<u8> {
-        let target = &self.way.target;
-        let user = target.user.as_ref().or(self.way.config.user.as_ref()).map_or("", String::as_str);
-        let port = target.port.or(self.way.config.port).unwrap_or(22);
-        [format!("ssh://{user}@{}:{port}", target.host).as_bytes(), &self.known.real].concat()
+        [b"ssh://", self.way.target.id(&self.way.config).as_bytes(), &self.known.real].concat()
     }
 
     fn root_meta(&self) -> Result<Meta> {
@@ -450,6 +488,11 @@ impl SshEndpoint {
     }
 }
 
+/// The name of one entry of the root, if there is one.
+fn get_one(get: &mut Get<'_>) -> Result<Option<Vec<u8>>> {
+    if get.bool()? { get.name().map(|name| Some(name.to_vec())) } else { Ok(None) }
+}
+
 /// What the protocol carries of what a side keeps.
 fn carried(kept: Capabilities) -> Capabilities {
     Capabilities { xattrs: false, acls: false, ..kept }
@@ -466,7 +509,8 @@ fn prefix(path: &SyncPath) -> Vec<u8> {
 
 fn on_host(error: SyncError, prefix: &[u8]) -> SyncError {
     match &error.path {
-        Some(path) if !path.starts_with(prefix) => {
+        // What is wrong with the connection is not about a path there.
+        Some(path) if !path.starts_with(prefix) && error.action != "connect to" => {
             let path = Some([prefix, path].concat());
             SyncError { path, ..error }
         }

@@ -110,6 +110,9 @@ impl<'r> PullLane<'r> {
                         let done = self.one(dir, &mut ops[n], &mut get);
                         report(&mut ops[n], done);
                     }
+                    if !get.is_empty() {
+                        break garbled("more than was asked for");
+                    }
                 }
                 Ok(Frame { kind: Kind::Done, .. }) => break SyncError::new(ErrorKind::Network, "it did not come").retryable(),
                 Ok(_) => break garbled("another answer than was asked for"),
@@ -193,7 +196,7 @@ impl<'r> PullLane<'r> {
         let secret = secret()?;
         let key = Key::new(&secret);
         let mut request = body();
-        request.u64(room).bytes(&dir.key).bytes(op.source_name()).u8(how as u8).u64(have).0.extend_from_slice(&secret);
+        request.u64(room).bytes(&dir.key).bytes(op.source_name()).u8(how as u8).u64(have).u64(u64::MAX).0.extend_from_slice(&secret);
         let session = self.from.session_for_large()?;
         let reply = session.ask(Kind::FetchFile, request)?;
         let mut tell = |kind, body| session.tell(kind, reply.id, body);

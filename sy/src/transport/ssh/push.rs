@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::SshEndpoint;
-use super::difference::{How, Search, WORTHWHILE, common_part, put_whole, search, secret};
+use super::difference::{How, Search, WORTHWHILE, common_part, from_start, put_whole, search, secret};
 use super::extents::Extents;
 use super::session::Reply;
 use super::window::Window;
@@ -215,9 +215,12 @@ impl<'r> PushLane<'r> {
             self.tally.bytes_read.fetch_add(bytes, Relaxed);
             if self.control.should_stop() { Err(SyncError::cancelled()) } else { Ok(()) }
         };
-        let found = search(key, Search { file: file.as_fd(), next: &mut next, send: &mut send, seen: &mut seen }).map_err(|error| {
-            if error.path.is_none() && error.errno.is_some() { error.at("read", self.from.path(dir, op)) } else { error }
-        })?;
+        let found = search(key, Search { read: &mut from_start(file.as_fd()), next: &mut next, send: &mut send, seen: &mut seen })
+            .map_err(
+                |error| {
+                    if error.path.is_none() && error.errno.is_some() { error.at("read", self.from.path(dir, op)) } else { error }
+                },
+            )?;
         if found.whole.size != op.source.size {
             return Err(changed(self.from.path(dir, op)));
         }
@@ -233,7 +236,7 @@ impl<'r> PushLane<'r> {
         let mut at = 0;
         if rest {
             let have = Get(&reply.next()?.body).u64()?.min(op.source.size);
-            at = common_part(key, file.as_fd(), have, &mut || reply.next())?;
+            at = common_part(key, &mut from_start(file.as_fd()), have, &mut || reply.next())?;
             let mut from = body();
             from.u64(at);
             reply.tell(Kind::Hole, from)?;

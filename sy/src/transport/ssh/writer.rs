@@ -186,6 +186,10 @@ impl<'r> SshWriter<'r> {
         self.at.note_leftover(&dir.key, &part_name(&op.name, &op.source));
     }
 
+    pub fn path(&self, key: &[u8]) -> Vec<u8> {
+        self.at.path_of(key)
+    }
+
     /// What stands at the destination now, where a connection was cut and nobody knows what became of an operation.
     pub fn stat(&self, dir: &Dir<'_>, name: &[u8]) -> Result<Option<Found>> {
         self.at.stat(&dir.key, name)

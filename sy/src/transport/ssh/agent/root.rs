@@ -19,7 +19,10 @@ use crate::state::Lock;
 use crate::sync::Control;
 use crate::sync::preflight::{LocalDest, LocalSource, Needs, open_local_dest, open_local_source, spared};
 use crate::transport::local::{Follow, LocalEndpoint};
-use crate::transport::ssh::wire::message::{get_capabilities, get_options, put_capabilities, put_found, put_optional_meta, put_options};
+use crate::transport::ssh::here::{boot, is_here};
+use crate::transport::ssh::wire::message::{
+    get_capabilities, get_optional_meta, get_options, put_capabilities, put_found, put_optional_meta, put_options,
+};
 use crate::transport::ssh::wire::{Frame, Get, Incoming, Kind, Put, body};
 use crate::transport::{Endpoint, Kind as FileKind};
 
@@ -48,6 +51,21 @@ fn local_path(path: &[u8]) -> Result<PathBuf> {
     }
     let path = if below.is_empty() { b"." } else { below };
     Ok(PathBuf::from(OsStr::from_bytes(path)))
+}
+
+/// The source of the run, where that is on this machine, too: its root, and the path of what is meant.
+fn source_here(get: &mut Get<'_>, control: &Control) -> Result<Option<(LocalEndpoint, PathBuf)>> {
+    if !get.bool()? {
+        return Ok(None);
+    }
+    let (boot, root, whole) = (get.bytes()?, get.bytes()?, get.bytes()?);
+    let meta = get_optional_meta(get, None)?;
+    // Where nothing is told of the root, both have one address.
+    if meta.is_some_and(|meta| !is_here(boot, root, &meta)) {
+        return Ok(None);
+    }
+    let opened = LocalEndpoint::open(Path::new(OsStr::from_bytes(root)), Follow::Never, control).ok();
+    Ok(opened.map(|endpoint| (endpoint, PathBuf::from(OsStr::from_bytes(whole)))))
 }
 
 /// A walk begun along with the opening.
@@ -84,11 +102,12 @@ impl<'c> Root<'c> {
         let path = get.bytes()?;
         let (beside, is_dir, one) = (get.bool()?, get.bool()?, get.option()?);
         let (capabilities, mut options) = (get_capabilities(get)?, get_options(get)?);
+        let twin = source_here(get, control)?;
         get.end()?;
         let needs = Needs {
             what: if is_dir { FileKind::Dir } else { FileKind::File },
             one,
-            local: None,
+            local: twin.as_ref().map(|(endpoint, real)| (endpoint, real.as_path())),
             capabilities: Some(capabilities),
             holds_something: &|| Ok(()),
         };
@@ -221,7 +240,7 @@ impl Drop for Closer<'_, '_> {
 /// What the other side has to know of an open root.
 fn describe(answer: &mut Put, endpoint: &LocalEndpoint) -> Result<()> {
     put_capabilities(answer, &endpoint.capabilities());
-    answer.bytes(endpoint.real_path());
+    answer.bytes(endpoint.real_path()).bytes(&boot());
     put_optional_meta(answer, Some(&endpoint.root_meta()?), None);
     Ok(())
 }

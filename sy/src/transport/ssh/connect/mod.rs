@@ -28,6 +28,14 @@ impl Target {
         }
     }
 
+    /// What tells the host from others, as far as its name does. Another configuration of ssh may mean another host by it.
+    pub fn id(&self, config: &SshConfig) -> String {
+        let user = self.user.as_ref().or(config.user.as_ref()).map_or_else(String::new, |user| format!("{user}@"));
+        let port = self.port.or(config.port).map_or_else(String::new, |port| format!(":{port}"));
+        let named_in = config.config_file.as_ref().map_or_else(String::new, |file| format!(" by {}", file.display()));
+        format!("{user}{}{port}{named_in}", self.host)
+    }
+
     fn name(&self) -> String {
         let user = self.user.as_ref().map_or_else(String::new, |user| format!("{user}@"));
         let port = self.port.map_or_else(String::new, |port| format!(":{port}"));

@@ -20,6 +20,8 @@ const TRIAL: u64 = 4 << 20;
 const PAUSE: u64 = 64 << 20;
 /// Of a hundred bytes, at most so many may be left, or it is not worth it.
 const WORTH: u64 = 96;
+/// So much goes as it is before it is known whether the other side is far: an encoder costs time to set up.
+const FREE: u64 = 256 << 10;
 /// A slower wire, bytes a second, is worth compressing for.
 const SLOW: f64 = 40e6;
 /// The other side is far away when an answer takes longer.
@@ -66,12 +68,22 @@ impl std::fmt::Debug for Zip {
 
 impl Zip {
     pub fn new(when: When) -> Self {
-        Self { encoder: None, when, taken: 0, given: 0, pause: 0, sent: 0, waited: Duration::ZERO, saved: 0 }
+        Self {
+            encoder: None,
+            when,
+            taken: 0,
+            given: 0,
+            pause: if when == When::Always { 0 } else { FREE },
+            sent: 0,
+            waited: Duration::ZERO,
+            saved: 0,
+        }
     }
 
     /// The other side turned out to be near or far.
     pub fn learn(&mut self, when: When) {
         if self.when != When::Always {
+            self.pause = if when == When::Always { 0 } else { self.pause };
             self.when = when;
         }
     }
@@ -180,7 +192,7 @@ mod tests {
 
     #[test]
     fn what_was_sent_before_helps() {
-        let (mut zip, mut unzip) = (Zip::new(When::Yes), Unzip::new().expect("memory"));
+        let (mut zip, mut unzip) = (Zip::new(When::Always), Unzip::new().expect("memory"));
         let mut state = 1_u64;
         let noise: Vec<u8> = std::iter::repeat_with(|| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -199,6 +211,7 @@ mod tests {
     #[test]
     fn what_does_not_shrink_is_left_as_it_is() {
         let mut zip = Zip::new(When::Yes);
+        assert!(zip.zip(&[0; 256 << 10]).is_none(), "it is not known yet whether that pays");
         let mut state = 1_u64;
         let mut pieces = 0;
         loop {

@@ -57,7 +57,7 @@ class Client:
         """For writing, with times, permissions, sparse files and resuming."""
         options = {4: 1, 5: 1, 11: 1, 12: 1}
         flags = bytes(options.get(n, 0) for n in range(15))
-        body = num(0) + num(0) + text(os.fsencode(path) + b"/") + b"\0\1" + option(None) + capabilities() + flags + option(None)
+        body = num(0) + num(0) + text(os.fsencode(path) + b"/") + b"\0\1" + option(None) + capabilities() + flags + option(None) + b"\0"
         assert (answer := self.ask("OpenDest", body))[0] == "Done", answer
 
     def open_source(self, path) -> None:

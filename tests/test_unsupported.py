@@ -35,7 +35,6 @@ WRONG = [
     {"min_size": 100, "max_size": 10},
     {"unsafe_links": True},
 ]
-ELSEWHERE = ["ssh://host/path", "sftp://host/path", "user@host:/path", "host:path"]
 
 
 @pytest.mark.parametrize("option", UNSUPPORTED, ids=str)
@@ -56,22 +55,6 @@ def test_a_wrong_value_is_an_error(src, dst, option):
     assert isinstance(wrong.value, ValueError)
     assert next(iter(option)) in str(wrong.value)
     assert not dst.exists()
-
-
-@pytest.mark.parametrize("place", ELSEWHERE)
-def test_storage_that_is_not_there_yet_says_so(src, place):
-    build(src, {"a": "1"})
-    for source, dest in ((f"{src}/", place), (place, f"{src}/")):
-        with pytest.raises(sypy.UnsupportedError):
-            sypy.sync(source, dest)
-    assert keys(src) == {"a"}
-
-
-@pytest.mark.parametrize("place", ELSEWHERE)
-def test_what_is_not_there_yet_can_not_be_listed_either(place):
-    for function in (sypy.ls, lambda place: list(sypy.ls_iter(place))):
-        with pytest.raises(sypy.UnsupportedError):
-            function(place)
 
 
 @pytest.mark.parametrize(

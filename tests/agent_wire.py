@@ -32,7 +32,9 @@ def option(value: bytes | None) -> bytes:
     return b"\0" if value is None else b"\1" + text(value)
 
 
-def meta(kind: int = FILE, size: int = 0, mode: int = 0o644, ino: int = 5, mtime: int = 1_700_000_000, before: int = 0) -> bytes:
+def meta(
+    kind: int = FILE, size: int = 0, mode: int = 0o644, ino: int = 5, mtime: int = 1_700_000_000, before: int = 0
+) -> bytes:
     """`before`: the inode number of the entry before."""
     told = num(size) + signed(mtime) + num(0) + num(mode) + num(os.geteuid()) + num(os.getegid()) + num(7)
     return bytes([0b11000 << 3 | kind]) + told + signed(ino - before) + signed(0)

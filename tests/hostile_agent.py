@@ -4,7 +4,22 @@ import os
 import sys
 import time
 
-from agent_wire import DIR, FILE, GREETING, LINK, VERSION, Reading, capabilities, frame, listing, meta, num, option, read_frame, text
+from agent_wire import (
+    DIR,
+    FILE,
+    GREETING,
+    LINK,
+    VERSION,
+    Reading,
+    capabilities,
+    frame,
+    listing,
+    meta,
+    num,
+    option,
+    read_frame,
+    text,
+)
 
 HOW = sys.argv[1]
 SIZE = 300_000
@@ -57,7 +72,9 @@ def trees() -> tuple[list, list]:
 def open_source(ident: int, body: bytes) -> None:
     get = Reading(body)
     walk = get.num()
-    one = {"one-up": b"../escaped", "one-absolute": b"/tmp/sypy-escaped", "one-nul": b"a\0", "one-other": b"other"}.get(HOW)
+    one = {"one-up": b"../escaped", "one-absolute": b"/tmp/sypy-escaped", "one-nul": b"a\0", "one-other": b"other"}.get(
+        HOW
+    )
     kind = DIR if one is None else FILE
     send(frame("Done", ident, capabilities() + text(b"/srv") + b"\1" + meta(DIR, ino=3) + option(one) + bytes([kind])))
     if HOW == "endless-listing":
@@ -137,7 +154,13 @@ def main() -> None:
         elif kind == "FetchFile":
             fetch_file(ident)
         elif kind == "OpenDest":
-            send(frame("Failed", ident, b"\7" + text(b"\x1b[31mno") + b"\1" + text(b"\n/x") + text(b"rm -rf") + num(0) + b"\0\0"))
+            send(
+                frame(
+                    "Failed",
+                    ident,
+                    b"\7" + text(b"\x1b[31mno") + b"\1" + text(b"\n/x") + text(b"rm -rf") + num(0) + b"\0\0",
+                )
+            )
         elif kind in ("Close", "Ping") and not body:
             send(frame("Done", ident))
 

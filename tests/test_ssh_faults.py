@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -57,22 +58,22 @@ def _size(path) -> int:
 
 
 def test_a_large_file_goes_on_where_the_connection_was_cut(way, host, wire_to, src, dst):
-    build(src, {"big": os.urandom(24 * MIB), "small": "s"})
+    build(src, {"big": os.urandom(56 * MIB), "small": "s"})
     wire = wire_to(host)
-    wire.cut_after(14 * MIB)
+    wire.cut_after(40 * MIB)
     stats = way(f"{src}/", f"{dst}/", ssh=host.through(wire.port), retry_delay=0.1)
     stats.raise_for_errors()
     assert wire.was_cut and wire.connections >= 2
     assert_same(src, dst)
     assert leftovers(dst) == []
     # What was in the pipes of the connection that broke goes again.
-    assert wire.bytes < 34 * MIB
+    assert wire.bytes < 80 * MIB
 
 
 def test_the_next_run_goes_on_where_the_last_was_cut(way, host, wire_to, src, dst):
-    build(src, {"big": os.urandom(24 * MIB), "small": "s"})
+    build(src, {"big": os.urandom(56 * MIB), "small": "s"})
     wire = wire_to(host)
-    wire.cut_after(14 * MIB, refuse=True)
+    wire.cut_after(40 * MIB, refuse=True)
     with pytest.raises(sypy.SyncError) as caught:
         way(f"{src}/", f"{dst}/", ssh=host.through(wire.port), retry=0)
     failed = caught.value.stats.errors if isinstance(caught.value, sypy.PartialSyncError) else [caught.value]
@@ -81,7 +82,7 @@ def test_the_next_run_goes_on_where_the_last_was_cut(way, host, wire_to, src, ds
     wire.heal()
     before = wire.bytes
     way(f"{src}/", f"{dst}/", ssh=host.through(wire.port)).raise_for_errors()
-    assert wire.bytes - before < 20 * MIB
+    assert wire.bytes - before < 40 * MIB
     assert_same(src, dst)
     assert leftovers(dst) == []
 
@@ -103,17 +104,22 @@ def test_a_changed_file_stays_old_until_it_is_new(way, host, wire_to, src, dst):
 @pytest.mark.parametrize("round_", [*range(3), *(pytest.param(n, marks=pytest.mark.slow) for n in range(3, 40))])
 def test_cut_again_and_again(way, host, wire_to, src, dst, round_):
     dice = random.Random(round_)
-    build(src, {f"d{n % 9}/f{n}": dice.randbytes(dice.randrange(40_000)) for n in range(250)} | {"big": dice.randbytes(3 * MIB)})
-    build(dst, {f"d{n % 9}/f{n}": File(dice.randbytes(dice.randrange(40_000)), mtime_ns=WHEN - 1) for n in range(0, 250, 3)})
+    build(
+        src,
+        {f"d{n % 9}/f{n}": dice.randbytes(dice.randrange(40_000)) for n in range(250)}
+        | {"big": dice.randbytes(3 * MIB)},
+    )
+    build(
+        dst,
+        {f"d{n % 9}/f{n}": File(dice.randbytes(dice.randrange(40_000)), mtime_ns=WHEN - 1) for n in range(0, 250, 3)},
+    )
     build(dst, {f"gone{n}/f": "x" for n in range(20)})
     before = snapshot(dst)
     wire = wire_to(host)
     for _ in range(3):
         wire.cut_after(dice.randrange(10_000, 6 * MIB), refuse=dice.random() < 0.5)
-        try:
+        with suppress(sypy.SyncError):
             way(f"{src}/", f"{dst}/", ssh=host.through(wire.port), delete=True, force_delete=True, retry_delay=0.05)
-        except sypy.SyncError as error:
-            assert str(error)
         wire.heal()
         assert_every_file_is_whole(src, dst, before)
     wire.cut_after(1 << 40)
@@ -135,12 +141,12 @@ def test_an_agent_is_killed_and_another_goes_on(way, host, src, dst):
 def test_an_agent_that_always_dies_ends_the_run(own_host, sy_binary, src, dst):
     host = own_host(agent=sy_binary)
     (host.bin / "sy").unlink()
-    (host.bin / "sy").write_text(f"#!/bin/sh\n(sleep 0.4; kill -9 $$) &\nexec {sy_binary} \"$@\"\n")
+    (host.bin / "sy").write_text(f'#!/bin/sh\n(sleep 0.3; kill -9 $$) &\nexec {sy_binary} "$@"\n')
     (host.bin / "sy").chmod(0o755)
-    build(src, {f"f{n}": os.urandom(100_000) for n in range(100)})
-    with pytest.raises(sypy.SyncError) as caught:
+    build(src, {f"f{n}": os.urandom(3 * MIB) for n in range(3)})
+    with pytest.raises(sypy.PartialSyncError) as caught:
         sypy.sync(f"{src}/", host.url(f"{dst}/"), ssh=host.config, bwlimit="1MB", retry=1, retry_delay=0.1)
-    assert "cut off" in str(caught.value) or "cut off" in str(caught.value.stats.errors[0])
+    assert all("cut off" in str(error) and f"{src}/f" in str(error) for error in caught.value.stats.errors)
 
 
 @pytest.mark.slow
@@ -181,7 +187,9 @@ def test_a_read_only_file_system_is_told_as_such(host, src, mount):
     build(src, {"a": "a", "d/b": "b"})
     running.run(["mount", "-o", "remount,ro", place])
     stats = Way(host, True).of(f"{src}/", f"{place}/")
-    assert stats.errors and all("ead-only" in str(error) for error in stats.errors)
+    assert stats.errors and all("ead-only" in str(error) for error in stats.errors), [
+        str(error) for error in stats.errors
+    ]
 
 
 def test_what_changed_since_it_was_listed_stays(way, src, dst):
@@ -190,7 +198,9 @@ def test_what_changed_since_it_was_listed_stays(way, src, dst):
     writer = soon(lambda: (dst / "a").write_text("somebody's"), lambda: leftovers(dst))
     stats = way.of(f"{src}/", f"{dst}/", bwlimit="400KB", retry=0)
     writer.join()
-    assert [os.path.basename(os.fspath(error.path)) for error in stats.errors] == ["a"] and "changed" in str(stats.errors[0])
+    assert [os.path.basename(os.fspath(error.path)) for error in stats.errors] == ["a"] and "changed" in str(
+        stats.errors[0]
+    )
     assert (dst / "a").read_text() == "somebody's" and (dst / "b").read_text() == "b"
     assert leftovers(dst) == []
 

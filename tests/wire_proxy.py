@@ -1,15 +1,16 @@
 """Stands between ssh and a server: counts bytes, cuts connections, stalls them, slows them down. Loopback only.
 
-    wire = wire_to(host)
-    wire.cut_after(5 << 20)
-    sypy.sync(…, ssh=host.through(wire.port))
-    assert wire.bytes < 6 << 20
+wire = wire_to(host)
+wire.cut_after(5 << 20)
+sypy.sync(…, ssh=host.through(wire.port))
+assert wire.bytes < 6 << 20
 """
 
 import socket
 import struct
 import threading
 import time
+from contextlib import suppress
 
 PIECE = 64 << 10
 
@@ -46,7 +47,8 @@ class Wire:
         for pair in pairs:
             for end in pair:
                 # The peer is told at once, whatever has yet to be read.
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                with suppress(OSError):
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 _end(end)
 
     @property
@@ -103,8 +105,6 @@ class Wire:
 
 
 def _end(end: socket.socket) -> None:
-    try:
+    with suppress(OSError):
         end.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass
     end.close()

@@ -383,6 +383,8 @@ impl Shared {
         }
         let Some(link) = &mut *lock(&self.link) else { return why };
         match link.failure() {
+            // Whatever was under way when it broke is what the user has to hear of.
+            Failure::Connection(error) if self.greeted.load(Relaxed) => SyncError { path: None, action: "", ..error },
             Failure::Connection(error) => error,
             Failure::Command { code, stderr } if !self.greeted.load(Relaxed) => no_agent(code, &stderr),
             Failure::Command { stderr, .. } => {

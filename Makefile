@@ -18,7 +18,7 @@ RELEASE_SY := $(CARGO_TARGET_DIR)/release/sy
 OPENDAL_TARGET := $(CARGO_TARGET_DIR)-opendal
 UV := $(BIN)/uv
 
-.PHONY: help env build release demo test test-rust test-python test-slow test-opendal test-free-threaded bench bench-cloud fmt lint types docs wheel clean
+.PHONY: help env build release demo test test-rust test-python test-slow test-opendal test-free-threaded bench bench-cloud bench-ssh fmt lint types docs wheel clean
 
 help:
 	@grep -E '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 20
@@ -68,6 +68,10 @@ bench: release ## measure against other tools, side by side
 bench-cloud: release ## measure uploads and downloads against other tools, on an S3 server here
 	$(BIN)/python bench cloud-peers
 	PYTHON=$(BIN)/python SYPY_BIN=$(RELEASE_SY) bench/run cloud $(ARGS)
+
+bench-ssh: release ## measure runs to and from a host against other tools, near by and far away
+	PYTHON=$(BIN)/python SYPY_BIN=$(RELEASE_SY) bench/run ssh $(ARGS)
+	PYTHON=$(BIN)/python SYPY_BIN=$(RELEASE_SY) bench/run ssh --wan --data As,Bq $(ARGS)
 
 fmt: env ## format
 	cargo fmt

@@ -12,6 +12,7 @@ import cloud
 import peers
 import places
 import report
+import ssh
 from datasets import SHAPES
 from memory import measure_memory
 from overhead import load, measure_overhead
@@ -65,6 +66,16 @@ def parser() -> argparse.ArgumentParser:
     s3.add_argument("--delay", type=float, default=0, help="milliseconds that a proxy adds to each answer")
     s3.add_argument("--tools", help="comma list (default: all that are here)")
 
+    host = command("ssh", "to and from a host beside other tools, through one sshd here")
+    host.add_argument("--data", default="Aq,Bq", help="comma list (default: %(default)s)")
+    host.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    host.add_argument(
+        "--wan", action="store_true", help="through a link of 50 ms and 100 Mbit/s, whose bytes are counted"
+    )
+    host.add_argument("--delay", type=float, help="milliseconds of a round trip")
+    host.add_argument("--mbit", type=float, help="rate of the link; 0: no limit")
+    host.add_argument("--tools", help="comma list (default: all that are here)")
+
     table = sub.add_parser("table", help="print the tables, or write them into the README")
     table.add_argument("results", nargs="?", type=Path, default=DEFAULT)
     table.add_argument("--readme", action="store_true", help="write them into bench/README.md")
@@ -91,6 +102,7 @@ def main() -> int:
             "list": lambda: peers.list_tools(args.sy),
             "cloud-peers": cloud.install,
             "cloud": lambda: measure_cloud(args),
+            "ssh": lambda: measure_ssh(args),
         }.get(args.command, lambda: measure(args))() or 0
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
@@ -139,6 +151,15 @@ def measure_cloud(args: argparse.Namespace) -> int:
     names = args.tools.split(",") if args.tools else None
     right = cloud.measure_cloud(args.data.split(","), args.rounds, args.delay / 1000, names, args.out)
     print(report.render([r for r in read(args.out) if r["kind"] == "cloud"]))
+    return 0 if right else 1
+
+
+def measure_ssh(args: argparse.Namespace) -> int:
+    names = args.tools.split(",") if args.tools else None
+    delay, mbit = (50, 100) if args.wan else (0, 0)
+    delay, mbit = args.delay if args.delay is not None else delay, args.mbit if args.mbit is not None else mbit
+    right = ssh.measure_ssh(args.data.split(","), args.rounds, delay / 1000, mbit, names, args.sy, args.out)
+    print(report.render([r for r in read(args.out) if r["kind"] == "ssh"]))
     return 0 if right else 1
 
 

@@ -42,20 +42,20 @@ def render(records: list[Record]) -> str:
                 title = f"{name}: {shape.text}, {cache} cache"
                 lines += ["", f"### {title}", "", *conditions(records, rows), ""]
                 lines += steps_table(rows)
-    lines += cloud_tables(records)
+    lines += tables_of_ways(records, "cloud", "S3") + tables_of_ways(records, "ssh", "SSH")
     for kind, (title, section) in SECTIONS.items():
         if rows := [r for r in records if r["kind"] == kind]:
             lines += ["", f"### {title}", "", *conditions(records, rows), "", *section(rows)]
     return "\n".join(lines).strip() + "\n"
 
 
-def cloud_tables(records: list[Record]) -> list[str]:
-    """Uploads and downloads: a table for each data set, way and delay."""
-    cloud = [r for r in records if r["kind"] == "cloud"]
+def tables_of_ways(records: list[Record], kind: str, place: str) -> list[str]:
+    """There and back: a table for each data set, way and delay."""
+    mine = [r for r in records if r["kind"] == kind]
     lines: list[str] = []
-    for name, way in dict.fromkeys((r["data"], r["cache"]) for r in cloud):
-        rows = [r for r in cloud if (r["data"], r["cache"]) == (name, way)]
-        title = f"S3, {way}: {name}, {SHAPES[name].text}"
+    for name, way in dict.fromkeys((r["data"], r["cache"]) for r in mine):
+        rows = [r for r in mine if (r["data"], r["cache"]) == (name, way)]
+        title = f"{place}, {way}: {name}, {SHAPES[name].text}"
         lines += ["", f"### {title}", "", *conditions(records, rows), "", *steps_table(rows)]
     return lines
 
@@ -81,7 +81,7 @@ def steps_table(rows: list[Record]) -> list[str]:
         "| step | tool | runs | min / median / max s | / sy | CPU s | peak MB | flush s | others | result |",
         "|" + " --- |" * 10,
     ]
-    for step in STEPS:
+    for step in [*STEPS, "ins"]:
         of_step = [r for r in rows if r["step"] == step]
         ours = {r["round"]: r["wall"] for r in of_step if r["tool"] == "sy"}
         names = dict.fromkeys(r["tool"] for r in of_step)
@@ -102,8 +102,14 @@ def tool_row(step: str, name: str, rows: list[Record], ours: dict[int, float]) -
     return (
         f"| {step} | {name} | {len(rows)} | {min(wall):.3f} / {median(wall):.3f} / {max(wall):.3f} "
         f"| {times} | {cpu:.3f} | {peak} | {mid(rows, 'flush'):.2f} "
-        f"| {others} | {verdict(rows)} |"
+        f"| {others} | {verdict(rows)}{on_wire(rows)} |"
     )
+
+
+def on_wire(rows: list[Record]) -> str:
+    """What went through a link that counts."""
+    wire = median(r.get("wire", 0) for r in rows)
+    return f"; {wire / 1e6:.2f} MB on the wire" if wire else ""
 
 
 def mid(rows: list[Record], field: str) -> float:

@@ -1,7 +1,7 @@
 """A host with an agent: a server of `sshd`, a home directory of its own there, and ways to look at what runs on it.
 
-    def test_…(host, src, dst):
-        sypy.sync(f"{src}/", host.url(f"{dst}/"), ssh=host.config)
+def test_…(host, src, dst):
+    sypy.sync(f"{src}/", host.url(f"{dst}/"), ssh=host.config)
 """
 
 import os
@@ -14,6 +14,7 @@ import running
 import sypy
 from conftest import find_sy
 from sshd import HOST, SFTP, Sshd, needs_sshd
+from wire_proxy import Wire
 
 # Whatever a login asks for is carried out by a plain shell in that home, so that nobody's own files there are seen.
 WRAPPER = """#!/bin/sh
@@ -76,11 +77,11 @@ class Host:
 
     def cli(self, program) -> tuple[list, dict]:
         """The native command line, and an environment in which its `ssh` finds this host."""
-        bin = self.sshd.place / "bin"
-        bin.mkdir(exist_ok=True)
-        (bin / "ssh").write_text(f'#!/bin/sh\nexec /usr/bin/ssh -F {self.sshd.place}/ssh_config "$@"\n')
-        (bin / "ssh").chmod(0o755)
-        return [program], os.environ | {"PATH": f"{bin}:{os.environ['PATH']}"}
+        programs = self.sshd.place / "bin"
+        programs.mkdir(exist_ok=True)
+        (programs / "ssh").write_text(f'#!/bin/sh\nexec /usr/bin/ssh -F {self.sshd.place}/ssh_config "$@"\n')
+        (programs / "ssh").chmod(0o755)
+        return [program], os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
 
     def stop(self) -> None:
         self.sshd.stop()
@@ -149,3 +150,17 @@ class Way:
         seen = Recorder()
         self(source, dest, on_event=seen, **options).raise_for_errors()
         return seen.changes
+
+
+@pytest.fixture
+def wire_to():
+    """A proxy before a host: `wire_to(host)`."""
+    made = []
+
+    def wire_to(host: Host) -> Wire:
+        made.append(Wire(host.sshd.port))
+        return made[-1]
+
+    yield wire_to
+    for wire in made:
+        wire.end()

@@ -44,7 +44,12 @@ def test_a_tree_arrives_and_a_second_run_does_nothing(way, src, dst):
     assert leftovers(dst) == []
     before = snapshot(dst, untouched=True)
     again = way(f"{src}/", f"{dst}/")
-    assert (again.files_created, again.files_updated, again.files_metadata_updated, again.bytes_transferred) == (0, 0, 0, 0)
+    assert (again.files_created, again.files_updated, again.files_metadata_updated, again.bytes_transferred) == (
+        0,
+        0,
+        0,
+        0,
+    )
     assert way.changes(f"{src}/", f"{dst}/", checksum=True) == set()
     assert snapshot(dst, untouched=True) == before
 
@@ -66,7 +71,13 @@ def test_a_dry_run_knows_what_the_run_will_do(way, src, dst):
     foretold = way.changes(f"{src}/", f"{dst}/", dry_run=True, **how)
     assert snapshot(dst) == before
     assert way.changes(f"{src}/", f"{dst}/", **how) == foretold
-    assert {("large", "update"), ("run", "metadata"), ("link", "update"), ("empty", "delete"), ("new/one", "create")} <= foretold
+    assert {
+        ("large", "update"),
+        ("run", "metadata"),
+        ("link", "update"),
+        ("empty", "delete"),
+        ("new/one", "create"),
+    } <= foretold
     assert_same(src, dst)
     assert way.changes(f"{src}/", f"{dst}/", **how) == set()
 
@@ -119,7 +130,17 @@ def test_kinds_change_places(way, src, dst):
 
 def test_what_is_replaced_or_deleted_is_kept_in_the_backups(way, src, dst):
     build(src, {"a": "new", "d/b": "new b", "c/": None, "big": os.urandom(300_000)})
-    build(dst, {"a": "was here", "d/b": "was there", "extra": "extra", "c": "a file", "l": Link("a"), "big": File(b"x" * 300_000, mtime_ns=1)})
+    build(
+        dst,
+        {
+            "a": "was here",
+            "d/b": "was there",
+            "extra": "extra",
+            "c": "a file",
+            "l": Link("a"),
+            "big": File(b"x" * 300_000, mtime_ns=1),
+        },
+    )
     how = {"backup_dir": "kept/back", "delete": True, "force_delete": True}
     way(f"{src}/", f"{dst}/", **how).raise_for_errors()
     (stamp,) = (dst / "kept/back").iterdir()
@@ -226,7 +247,9 @@ def test_sources_are_removed_once_they_are_copied(way, src, dst):
     build(src, TREE)
     stats = way(f"{src}/", f"{dst}/", remove_source_files=True)
     assert stats.success and stats.sources_removed == 15
-    assert keys(src) == {"dir", "dir/inner", "dir/hollow", "sticky"} | {"deep/er/and/deep/er/still"[:n] for n in (4, 7, 11, 16, 19, 25)}
+    assert keys(src) == {"dir", "dir/inner", "dir/hollow", "sticky"} | {
+        "deep/er/and/deep/er/still"[:n] for n in (4, 7, 11, 16, 19, 25)
+    }
     assert (dst / "dir/inner/b").read_bytes() == b"b" * 100_000
 
 

@@ -213,6 +213,7 @@ fn perform_one<'r>(cx: &Context<'r>, again: &Again<'r>, dir: &Arc<Dir<'r>>, mut 
 
 /// Keeps for another try what may still go; records the rest.
 fn failed<'r>(cx: &Context<'r>, again: &Again<'r>, dir: &Arc<Dir<'r>>, op: Op, leader: Option<&[u8]>, error: SyncError) {
+    let error = if error.path.is_none() { error.at("copy", cx.source.path_of(&dir.key_of(&op.name))) } else { error };
     if error.retryable && cx.options.retry > 0 && !cx.dry_run() {
         let failed = Failed { dir: Arc::clone(dir), op, leader: leader.map(<[u8]>::to_vec), error };
         again.lock().unwrap_or_else(PoisonError::into_inner).push(failed);

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::Advice;
+use rustix::fs::{Advice, FallocateFlags};
 use rustix::io::Errno;
 
 use super::writer::{Temp, Writer};
@@ -12,6 +12,8 @@ use crate::transport::{Applied, Op};
 
 /// Bytes read at a time.
 const PIECE: usize = 256 << 10;
+/// Fewer zeros are no hole.
+const BLOCK: usize = 4 << 10;
 
 impl Writer<'_> {
     /// A small file, whose content is all here.
@@ -37,6 +39,32 @@ impl Writer<'_> {
             return Ok(());
         }
         Err(SyncError::new(ErrorKind::Verification, "the copy is not what was sent").at("verify", path()).retryable())
+    }
+
+    /// A hole at the end of what is written so far. Where none are wanted it is zeros.
+    pub fn hole(&self, file: BorrowedFd<'_>, at: u64, length: u64) -> Result<(), Errno> {
+        if self.sparse {
+            return rustix::fs::ftruncate(file, at + length);
+        }
+        let zeros = vec![0; PIECE.min(length as usize)];
+        let mut done = 0;
+        while done < length && !self.control.should_stop() {
+            let piece = (length - done).min(PIECE as u64);
+            write_at(file, &zeros[..piece as usize], at + done)?;
+            done += piece;
+        }
+        Ok(())
+    }
+
+    /// A piece of a file somewhere. Zeros of one that had holes become holes again.
+    pub fn piece(&self, file: BorrowedFd<'_>, op: &Op, bytes: &[u8], at: u64) -> Result<(), Errno> {
+        let holes = self.sparse && op.source.allocated < op.source.size && bytes.len() >= BLOCK && bytes.iter().all(|&byte| byte == 0);
+        // What has been written there before goes as well.
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        if holes && rustix::fs::fallocate(file, punch, at, bytes.len() as u64).is_ok() {
+            return Ok(());
+        }
+        write_at(file, bytes, at)
     }
 
     /// Puts a file in place if it is right, and away if it can't be. What was cut off stays for the next run.

@@ -36,6 +36,8 @@ pub struct Writer<'r> {
     aside: Option<Aside>,
     pub precision: u64,
     pub verify: bool,
+    /// Holes stay holes.
+    pub sparse: bool,
     resume: bool,
     /// Bits that the kernel takes from the mode of new files; all of them where that is not known.
     pub umask: u32,
@@ -66,6 +68,7 @@ impl<'r> Writer<'r> {
             aside,
             precision,
             verify: options.verify,
+            sparse: options.sparse,
             resume: options.resume,
             umask: umask().unwrap_or(0o777),
             dev: stat_fd(root.fd()).map_or(0, |meta| meta.dev),

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::SshConfig;
 use super::connect::{Start, Target, connect};
@@ -24,6 +24,8 @@ use crate::sync::Stop;
 use crate::transport::local::Follow;
 use crate::transport::{Capabilities, Endpoint, Found, Listing, Meta};
 
+/// For so long at least nobody tries again to reach a host that could not be reached.
+const AWAY: Duration = Duration::from_secs(2);
 /// Connections made anew in place of one that was cut, one after another.
 const TRIES: u32 = 3;
 /// Connections side by side, at most.
@@ -76,6 +78,8 @@ pub struct SshEndpoint {
     /// More connections, for large files; `None` where none could be had.
     more: Mutex<Vec<Option<Arc<Session>>>>,
     turn: AtomicUsize,
+    /// Until when the host counts as away, and why.
+    lost: Mutex<Option<(Instant, SyncError)>>,
     known: Known,
     /// Comes before a path on the host, in messages.
     prefix: Vec<u8>,
@@ -147,6 +151,10 @@ impl SshEndpoint {
             Err(error) if deploy::is_absence(&error) => return Err(error),
             other => other.map_err(|error| on_host(error, &prefix))?,
         };
+        let named = path.name();
+        if known.one.as_ref().is_some_and(|one| one != named && !matches!(named, b"" | b"." | b".." | b"~")) {
+            return Err(garbled("another file than was asked for"));
+        }
         let mut root = path.path.clone();
         let inside = known.one.is_some() || known.dest.as_ref().is_some_and(|dest| dest.as_name.is_some());
         if inside {
@@ -157,6 +165,7 @@ impl SshEndpoint {
             session: Mutex::new(session),
             more: Mutex::default(),
             turn: AtomicUsize::new(0),
+            lost: Mutex::default(),
             known,
             prefix,
             root,
@@ -170,15 +179,31 @@ impl SshEndpoint {
         if !session.is_dead() {
             return Ok(Arc::clone(&session));
         }
+        let mut lost = lock(&self.lost);
+        if let Some((until, error)) = &*lost
+            && Instant::now() < *until
+        {
+            return Err(error.clone());
+        }
+        // A host that was away stays so for a while; each of many files need not find that out anew.
+        let tries = if lost.is_some() { 1 } else { TRIES };
+        let began = Instant::now();
         let mut wait = Duration::from_millis(250);
-        for left in (0..TRIES).rev() {
+        for left in (0..tries).rev() {
             match self.way.go() {
                 Ok((fresh, known)) if (known.meta.dev, known.meta.ino) == (self.known.meta.dev, self.known.meta.ino) => {
                     *session = fresh;
+                    *lost = None;
                     return Ok(Arc::clone(&session));
                 }
                 Ok(_) => return Err(SyncError::new(ErrorKind::Conflict, "it is another directory now").at("open", self.path_of(b""))),
-                Err(error) if !error.retryable || left == 0 || self.way.stop.is_set() => return Err(self.at(error)),
+                Err(error) if !error.retryable || left == 0 || self.way.stop.is_set() => {
+                    // What was to be done there has its own path.
+                    let error = self.at(error);
+                    let error = SyncError { message: error.to_string(), path: None, action: "", hint: None, ..error };
+                    *lost = Some((Instant::now() + began.elapsed().max(AWAY), error.clone()));
+                    return Err(error);
+                }
                 Err(_) => {}
             }
             std::thread::sleep(wait);
@@ -362,12 +387,12 @@ impl Known {
         let (real, boot) = (get.bytes()?.to_vec(), get.bytes()?.to_vec());
         let meta = get_optional_meta(get, None)?.ok_or_else(|| garbled("a root of which nothing is known"))?;
         let Some(options) = options else {
-            let one = get.option()?.map(<[u8]>::to_vec);
+            let one = get_one(get)?;
             let is_dir = get.bool()?;
             get.end()?;
             return Ok(Self { capabilities, real, boot, meta, one, is_dir, dest: None });
         };
-        let (made, as_name) = (get.bool()?, get.option()?.map(<[u8]>::to_vec));
+        let (made, as_name) = (get.bool()?, get_one(get)?);
         let mut spared = Vec::new();
         for _ in 0..get.usize()? {
             spared.push(get.key()?.to_vec());
@@ -417,6 +442,7 @@ impl Endpoint for SshEndpoint {
                 Walked::Far => session.begin_walk(key)?,
                 Walked::Absent => match self.list_alone(&session, key) {
                     Err(error) if session.is_dead() && error.retryable => {}
+                    Err(error) if error.path.is_none() => return Err(error.at("list", self.path_of(key))),
                     other => return other.map_err(|error| self.at(error)),
                 },
             }
@@ -482,6 +508,11 @@ impl SshEndpoint {
             }
         }
     }
+}
+
+/// The name of one entry of the root, if there is one.
+fn get_one(get: &mut Get<'_>) -> Result<Option<Vec<u8>>> {
+    if get.bool()? { get.name().map(|name| Some(name.to_vec())) } else { Ok(None) }
 }
 
 /// What the protocol carries of what a side keeps.

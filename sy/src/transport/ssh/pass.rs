@@ -119,6 +119,16 @@ impl<S: Source> Passing<'_, '_, S> {
                     dest.tell(Kind::Hole, put, onward(&message))?;
                     lane.control.bytes.fetch_add(at, Relaxed);
                 }
+                Kind::Hole if self.how != How::Difference => {
+                    let length = Get(&message).u64()?;
+                    if length > op.source.size - at {
+                        return Err(self.changed());
+                    }
+                    dest.tell(Kind::Hole, put, onward(&message))?;
+                    at += length;
+                    lane.control.bytes.fetch_add(length, Relaxed);
+                    self.let_come(fetch, &mut untold, 1)?;
+                }
                 Kind::Data if self.how != How::Difference => {
                     if bytes > op.source.size - at {
                         return Err(self.changed());

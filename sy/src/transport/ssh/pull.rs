@@ -110,6 +110,9 @@ impl<'r> PullLane<'r> {
                         let done = self.one(dir, &mut ops[n], &mut get);
                         report(&mut ops[n], done);
                     }
+                    if !get.is_empty() {
+                        break garbled("more than was asked for");
+                    }
                 }
                 Ok(Frame { kind: Kind::Done, .. }) => break SyncError::new(ErrorKind::Network, "it did not come").retryable(),
                 Ok(_) => break garbled("another answer than was asked for"),
@@ -132,10 +135,13 @@ impl<'r> PullLane<'r> {
         self.tally.bytes_read.fetch_add(content.len() as u64, Relaxed);
         let applied = self.to.write_small(dir, op, content)?;
         self.control.bytes.fetch_add(content.len() as u64, Relaxed);
-        Ok(self.made(dir, op, applied))
+        Ok(self.made(applied))
     }
 
-    fn made(&self, _: &Dir<'_>, _: &Op, applied: Applied) -> Done {
+    fn made(&self, applied: Applied) -> Done {
+        if self.to.verify {
+            self.tally.files_verified.fetch_add(1, Relaxed);
+        }
         applied.into()
     }
 
@@ -148,7 +154,7 @@ impl<'r> PullLane<'r> {
             let hash = if self.to.verify { Some(hash_of(temp.fd.as_fd(), self.control)?) } else { None };
             self.to.complete(dir, op, &temp, dest_dir.as_fd(), || hash.unwrap_or_else(|| blake3::hash(b"")))
         });
-        Ok(self.to.settle(dir, op, temp, dest_dir.as_fd(), filled)?.into())
+        Ok(self.made(self.to.settle(dir, op, temp, dest_dir.as_fd(), filled)?))
     }
 
     fn fill(&self, dir: &Dir<'_>, op: &Op, temp: &Temp) -> Result<()> {
@@ -244,6 +250,16 @@ impl<'r> PullLane<'r> {
                     self.tally.bytes_read.fetch_add(bytes, Relaxed);
                     self.came(&reply, &mut taken, bytes, room)?;
                 }
+                Kind::Hole => {
+                    let length = Get(&frame.body).u64()?;
+                    if length > op.source.size - at {
+                        return Err(changed(self.path(dir, op)));
+                    }
+                    self.to.hole(temp.fd.as_fd(), at, length).map_err(write_error)?;
+                    at += length;
+                    self.control.bytes.fetch_add(length, Relaxed);
+                    self.came(&reply, &mut taken, 1, room)?;
+                }
                 Kind::Done => {
                     let mut get = Get(&frame.body);
                     if at != op.source.size || !get.meta(None)?.same_state(&op.source) {
@@ -270,7 +286,7 @@ impl<'r> PullLane<'r> {
     ) -> Result<()> {
         let write_error = |errno| SyncError::os(errno, "write", self.to.dest_path(dir, op));
         let moved = AtomicBool::new(false);
-        let keep = |bytes: &[u8], at| write_at(temp.fd.as_fd(), bytes, at).map_err(write_error);
+        let keep = |bytes: &[u8], at| self.to.piece(temp.fd.as_fd(), op, bytes, at).map_err(write_error);
         let basis = Basis { file: basis, shape, keep: &keep, moved: &moved };
         let id = reply.id;
         let replies = std::cell::RefCell::new(reply);

@@ -32,6 +32,8 @@ pub struct PushLane<'r> {
     control: &'r Control,
     tally: &'r Tally,
     pace: Pace,
+    /// The other side reads back what it wrote.
+    verify: bool,
     /// What the signatures under way may take of the memory.
     signatures: Window,
 }
@@ -70,6 +72,7 @@ impl<'r> PushLane<'r> {
             control,
             tally,
             pace: pace(options),
+            verify: options.verify,
             signatures: Window::default(),
         }
     }
@@ -190,7 +193,14 @@ impl<'r> PushLane<'r> {
         if sent.as_ref().is_err_and(|error| error.retryable) {
             self.to.note_part(dir, op);
         }
-        sent.map(Done::from).map_err(|error| self.to.at.at(error))
+        sent.map(|applied| self.made(op, applied)).map_err(|error| self.to.at.at(error))
+    }
+
+    fn made(&self, op: &Op, applied: Applied) -> Done {
+        if self.verify && op.what == What::Copy && op.source.kind == FileKind::File {
+            self.tally.files_verified.fetch_add(1, Relaxed);
+        }
+        applied.into()
     }
 
     fn send_difference(&self, dir: &Dir<'_>, op: &Op, file: &OwnedFd, key: &Key, reply: &mut Reply) -> Result<Put> {
@@ -370,7 +380,10 @@ impl Lane for PushLane<'_> {
                             ops[n].what = What::Copy;
                             queue.push_back(n);
                         }
-                        done => report(&mut ops[n], done.map(|(applied, _)| applied.into()).map_err(|error| self.to.at.at(error))),
+                        done => {
+                            let done = done.map(|(applied, _)| self.made(&ops[n], applied)).map_err(|error| self.to.at.at(error));
+                            report(&mut ops[n], done);
+                        }
                     }
                 }
             }

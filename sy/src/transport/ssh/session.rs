@@ -19,7 +19,7 @@ use super::walk::Walk;
 use super::wire::message::{GREETING, VERSION};
 use super::wire::zip::{FAR, When};
 use super::wire::{Frame, Get, Incoming, Kind, Outgoing, Put, body, cut_off, garbled};
-use crate::error::{ErrorKind, Result, SyncError};
+use crate::error::{ErrorKind, Printable, Result, SyncError};
 use crate::sync::Stop;
 
 /// The agent says something at least every few seconds; after this much silence it or the way to it is taken for dead.
@@ -28,6 +28,8 @@ const SILENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(100);
 /// How long a write may go on after the run was stopped.
 const GRACE: Duration = Duration::from_millis(400);
+/// Bytes of answers that nobody has looked at yet, at most. More is never asked for ahead.
+const WAITING: u64 = 64 << 20;
 /// What a login may print before the agent speaks.
 const CHATTER: usize = 64 << 10;
 
@@ -53,6 +55,8 @@ struct Shared {
     greeted: AtomicBool,
     stop: Mutex<Stop>,
     sent: AtomicU64,
+    /// Bytes of answers that have yet to be looked at.
+    waits: AtomicU64,
     /// When the other side was asked something that takes it no time.
     probed: Mutex<Option<Instant>>,
     /// It is near by, and has yet to be told that packing does not pay.
@@ -79,6 +83,7 @@ impl Session {
             greeted: AtomicBool::new(false),
             stop: Mutex::new(stop.clone()),
             sent: AtomicU64::new(0),
+            waits: AtomicU64::new(0),
             probed: Mutex::default(),
             near: AtomicBool::new(false),
             resting: Mutex::default(),
@@ -214,13 +219,10 @@ impl Reply {
     pub fn next(&mut self) -> Result<Frame> {
         loop {
             match self.frames.recv_timeout(LOOK) {
-                Ok(Frame { kind: Kind::Failed, body, .. }) => {
-                    self.ended = true;
-                    return Err(Get(&body).error()?);
-                }
                 Ok(frame) => {
-                    self.ended = frame.kind == Kind::Done;
-                    return Ok(frame);
+                    let frame = self.taken(frame)?;
+                    // An agent that never stops talking must not keep a run going.
+                    return if self.ended || !lock(&self.shared.stop).is_set() { Ok(frame) } else { Err(SyncError::cancelled()) };
                 }
                 Err(RecvTimeoutError::Timeout) if lock(&self.shared.stop).is_set() => return Err(SyncError::cancelled()),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -231,17 +233,16 @@ impl Reply {
         }
     }
 
+    fn taken(&mut self, frame: Frame) -> Result<Frame> {
+        self.shared.waits.fetch_sub(weight(&frame), Relaxed);
+        self.ended = matches!(frame.kind, Kind::Done | Kind::Failed);
+        if frame.kind == Kind::Failed { Err(Get(&frame.body).error()?) } else { Ok(frame) }
+    }
+
     /// A frame that is there already, if there is one.
     pub fn try_next(&mut self) -> Result<Option<Frame>> {
         match self.frames.try_recv() {
-            Ok(Frame { kind: Kind::Failed, body, .. }) => {
-                self.ended = true;
-                Err(Get(&body).error()?)
-            }
-            Ok(frame) => {
-                self.ended = frame.kind == Kind::Done;
-                Ok(Some(frame))
-            }
+            Ok(frame) => self.taken(frame).map(Some),
             Err(mpsc::TryRecvError::Empty) => Ok(None),
             Err(mpsc::TryRecvError::Disconnected) => Err(self.shared.dead.get().cloned().unwrap_or_else(cut_off)),
         }
@@ -261,6 +262,9 @@ impl Reply {
 impl Drop for Reply {
     fn drop(&mut self) {
         let waited_for = lock(&self.shared.waiting).remove(&self.id).is_some();
+        while let Ok(frame) = self.frames.try_recv() {
+            self.shared.waits.fetch_sub(weight(&frame), Relaxed);
+        }
         if waited_for && !self.ended {
             let _ = self.shared.send(Kind::Forget, self.id, body());
         }
@@ -331,16 +335,30 @@ impl Shared {
                     let mut waiting = lock(&self.waiting);
                     let ends = matches!(frame.kind, Kind::Done | Kind::Failed);
                     // One that nobody waits for was given up.
-                    if ends {
-                        if let Some(sender) = waiting.remove(&frame.id) {
-                            let _ = sender.send(frame);
-                        }
-                    } else if let Some(sender) = waiting.get(&frame.id) {
-                        let _ = sender.send(frame);
+                    let left = if ends {
+                        waiting.remove(&frame.id).map(|sender| self.leave(frame, &sender))
+                    } else {
+                        waiting.get(&frame.id).map(|sender| self.leave(frame, sender))
+                    };
+                    drop(waiting);
+                    if let Some(Err(error)) = left {
+                        return error;
                     }
                 }
             }
         }
+    }
+
+    /// Leaves a frame for whoever asked for it.
+    fn leave(&self, frame: Frame, to: &mpsc::Sender<Frame>) -> Result<()> {
+        let weight = weight(&frame);
+        if self.waits.fetch_add(weight, Relaxed) > WAITING {
+            return Err(garbled("more than was asked for"));
+        }
+        if to.send(frame).is_err() {
+            self.waits.fetch_sub(weight, Relaxed);
+        }
+        Ok(())
     }
 
     /// A part of a listing: of the walk, or asked for by itself.
@@ -365,20 +383,28 @@ impl Shared {
         }
         let Some(link) = &mut *lock(&self.link) else { return why };
         match link.failure() {
+            // Whatever was under way when it broke is what the user has to hear of.
+            Failure::Connection(error) if self.greeted.load(Relaxed) => SyncError { path: None, action: "", ..error },
             Failure::Connection(error) => error,
             Failure::Command { code, stderr } if !self.greeted.load(Relaxed) => no_agent(code, &stderr),
             Failure::Command { stderr, .. } => {
                 let last = stderr.trim().lines().last().unwrap_or_default().to_owned();
-                let message = if last.is_empty() { why.message } else { format!("{}: {last}", why.message) };
+                let last = Printable(last.as_bytes());
+                let message = if last.0.is_empty() { why.message } else { format!("{}: {last}", why.message) };
                 SyncError { message, ..cut_off() }
             }
         }
     }
 }
 
+/// What a frame takes of the memory. A directory comes whole, whatever its size.
+fn weight(frame: &Frame) -> u64 {
+    if frame.kind == Kind::Listing { 0 } else { frame.body.len() as u64 + 128 }
+}
+
 /// There is no agent where it was looked for.
 fn no_agent(code: Option<i32>, stderr: &str) -> SyncError {
-    let last = stderr.trim().lines().last().unwrap_or_default();
+    let last = Printable(stderr.trim().lines().last().unwrap_or_default().as_bytes());
     let code = code.map_or_else(|| "a signal".to_owned(), |code| format!("code {code}"));
     SyncError { errno: None, ..SyncError::unsupported(format!("no sy answered on the host; the command ended with {code}: {last}")) }
         .hint("install sypy there, or let agent_path name the program")

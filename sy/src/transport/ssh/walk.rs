@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::wire::frame::MOST;
 use super::wire::message::get_listing;
-use super::wire::{Frame, Get};
+use super::wire::{Frame, Get, garbled};
 use crate::error::{Result, SyncError};
 use crate::transport::Listing;
 
@@ -36,9 +37,20 @@ struct State {
     /// The last directory that came.
     reached: Option<Vec<u8>>,
     ended: bool,
+    /// Bytes that may still come.
+    allowed: i64,
     /// Bytes taken since the last grant.
     taken: u64,
     waiting: usize,
+}
+
+impl State {
+    /// What was taken may come again.
+    fn grant(&mut self) -> u64 {
+        let granted = std::mem::take(&mut self.taken);
+        self.allowed += granted as i64;
+        granted
+    }
 }
 
 #[derive(Debug)]
@@ -62,7 +74,7 @@ impl Walk {
     /// A new walk; returns what may be sent of it.
     pub fn begin(&self, id: u32) -> u64 {
         let mut state = self.lock();
-        *state = State { id, waiting: state.waiting, ..State::default() };
+        *state = State { id, waiting: state.waiting, allowed: GRANT as i64, ..State::default() };
         GRANT
     }
 
@@ -85,6 +97,11 @@ impl Walk {
             return Ok(());
         }
         let bytes = frame.body.len() as u64;
+        state.allowed -= bytes as i64;
+        // The last part of a grant may be larger than what was left of it.
+        if state.allowed < -(MOST as i64) {
+            return Err(garbled("more listings than were asked for"));
+        }
         let mut get = Get(&frame.body);
         match Part::read(&mut get)? {
             Part::End => state.ended = true,
@@ -144,7 +161,7 @@ impl Walk {
             if let Some(error) = gave_up() {
                 break Found::Here(Err(error));
             }
-            let granted = std::mem::take(&mut state.taken);
+            let granted = state.grant();
             if granted > 0 {
                 drop(state);
                 grant(granted);
@@ -154,7 +171,7 @@ impl Walk {
             state = self.arrived.wait_timeout(state, Duration::from_millis(100)).unwrap_or_else(PoisonError::into_inner).0;
         };
         state.waiting -= 1;
-        let granted = if state.taken >= PIECE { std::mem::take(&mut state.taken) } else { 0 };
+        let granted = if state.taken >= PIECE { state.grant() } else { 0 };
         drop(state);
         grant(granted);
         found

@@ -13,6 +13,7 @@ use crate::error::{Result, SyncError};
 use crate::sync::{Control, Dir, Finisher, Reason};
 use crate::transport::local::{LocalEndpoint, Reader, changed, hash_of, read_at, stat_fd};
 use crate::transport::ssh::difference::{How, Search, common_part, from_start, put_whole, search};
+use crate::transport::ssh::extents::Extents;
 use crate::transport::ssh::wire::{Frame, Get, Kind, PIECE, Put, body, body_len, garbled};
 use crate::transport::{Kind as FileKind, Known, Meta, Op, Time, What};
 
@@ -229,8 +230,20 @@ impl<'s> Sources<'s> {
                     self.out.send(Kind::Credit, id, start.0)?;
                 }
                 let mut hash = blake3::Hasher::new();
+                let mut data = Extents::new(file.as_fd(), &before);
                 while at < end_at {
-                    let want = self.credit(id, (end_at - at).min(PIECE as u64))? as usize;
+                    // A range is sent as it reads.
+                    let hole = if to == u64::MAX { data.hole(at).map_err(read_error)? } else { 0 };
+                    if hole > 0 {
+                        let mut piece = body();
+                        piece.u64(hole);
+                        self.credit(id, 1)?;
+                        self.out.send(Kind::Hole, id, piece.0)?;
+                        at += hole;
+                        continue;
+                    }
+                    let end_of_data = if to == u64::MAX { data.end(at) } else { end_at };
+                    let want = self.credit(id, (end_of_data - at).min(PIECE as u64))? as usize;
                     let mut piece = body();
                     let head = piece.0.len();
                     piece.0.resize(head + want, 0);

@@ -25,7 +25,8 @@ pub struct Walker {
 #[derive(Debug, Default)]
 struct State {
     wanted: Option<(u32, Vec<u8>)>,
-    granted: u64,
+    /// Below zero by what the last part had more.
+    granted: i64,
     closed: bool,
 }
 
@@ -38,13 +39,13 @@ impl Walker {
     pub fn begin(&self, id: u32, from: &[u8], granted: u64) {
         let mut state = self.lock();
         state.wanted = Some((id, from.to_vec()));
-        state.granted = granted;
+        state.granted = i64::try_from(granted).unwrap_or(i64::MAX);
         self.changed.notify_all();
     }
 
     pub fn grant(&self, more: u64) {
         let mut state = self.lock();
-        state.granted = state.granted.saturating_add(more);
+        state.granted = state.granted.saturating_add_unsigned(more);
         self.changed.notify_all();
     }
 
@@ -86,7 +87,7 @@ impl Walker {
                 return false;
             }
             if state.granted > 0 {
-                state.granted = state.granted.saturating_sub(bytes);
+                state.granted = state.granted.saturating_sub_unsigned(bytes);
                 return true;
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);

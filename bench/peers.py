@@ -13,6 +13,13 @@ from tools import SY_PYTHON, SY_PYTHON_VENV, find
 
 def install(given_sy: str | None) -> None:
     """Install what is missing, then say what is here and what is not."""
+    install_sy_python()
+    if not shutil.which("rsync") and ROOT and shutil.which("apt-get"):
+        subprocess.run(["apt-get", "install", "--yes", "--quiet", "rsync"], check=True)
+    list_tools(given_sy)
+
+
+def install_sy_python() -> None:
     HOME.mkdir(parents=True, exist_ok=True)
     python = SY_PYTHON_VENV / "bin/python"
     if not python.exists():
@@ -26,9 +33,6 @@ def install(given_sy: str | None) -> None:
         "--disable-pip-version-check",
     ]
     subprocess.run([*pip, SY_PYTHON], check=True)
-    if not shutil.which("rsync") and ROOT and shutil.which("apt-get"):
-        subprocess.run(["apt-get", "install", "--yes", "--quiet", "rsync"], check=True)
-    list_tools(given_sy)
 
 
 def list_tools(given_sy: str | None) -> None:

@@ -13,6 +13,7 @@ import dataclasses
 import random
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -41,6 +42,8 @@ class Request:
     sent: int = 0
     received: int = 0
     fault: "Fault | None" = None
+    # How many were under way when it came, itself among them.
+    at_once: int = 0
 
     @property
     def path(self) -> str:
@@ -156,7 +159,7 @@ class Lost(Fault):
 
 @dataclasses.dataclass
 class Corrupt(Fault):
-    """One byte of the answer's body is another, or of the request's."""
+    """One byte of the answer's body is another, or of the request's; `at` may count from the request's end."""
 
     at: int = 0
     request: bool = False
@@ -222,7 +225,18 @@ class Closed(Exception):
 
 
 class Proxy:
-    def __init__(self, upstream: str, kind_of: Callable[[Request], str] = s3_kind, seed: int = 0) -> None:
+    def __init__(
+        self,
+        upstream: str,
+        kind_of: Callable[[Request], str] = s3_kind,
+        seed: int = 0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.tls = tls
+        # Those that were begun, whether or not they came to anything.
+        self.connections = 0
+        if tls:
+            tls.sni_callback = self._met
         parts = urllib.parse.urlsplit(upstream)
         self.upstream = (parts.hostname or "127.0.0.1", parts.port or 80)
         self.kind_of = kind_of
@@ -240,9 +254,10 @@ class Proxy:
 
     def start(self) -> "Proxy":
         self._thread.start()
-        serve = asyncio.start_server(self._connection, "127.0.0.1", 0, limit=1 << 20, backlog=512)
+        serve = asyncio.start_server(self._connection, "127.0.0.1", 0, limit=1 << 20, backlog=512, ssl=self.tls)
         self._server = asyncio.run_coroutine_threadsafe(serve, self._loop).result()
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}{self._path}"
+        scheme = "https" if self.tls else "http"
+        self.url = f"{scheme}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}{self._path}"
         return self
 
     def end(self) -> None:
@@ -304,7 +319,12 @@ class Proxy:
 
     # One connection, which carries requests one after the other.
 
+    def _met(self, *_: object) -> None:
+        self.connections += 1
+
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self.tls:
+            self._met()
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
@@ -336,6 +356,7 @@ class Proxy:
         request.kind = self.kind_of(request)
         with self._lock:
             self.requests.append(request)
+            request.at_once = self._open + 1
             rule = next((rule for rule in self.rules if rule.applies(request, self._dice)), None)
             fault = request.fault = rule.fault if rule else None
             self._open += 1
@@ -374,7 +395,7 @@ class Proxy:
 
         def up(piece: bytes) -> None:
             if isinstance(fault, Corrupt) and fault.request:
-                piece = spoiled(piece, fault.at - request.sent)
+                piece = spoiled(piece, fault.at % max(request.length, 1) - request.sent)
             up_writer.write(piece)
             request.sent += len(piece)
             if isinstance(fault, Reset) and fault.after_sent is not None and request.sent > fault.after_sent:

@@ -26,6 +26,7 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -196,10 +197,45 @@ def start(command: list, port: int, place: Path, ready: str = "/", **variables: 
 # What tests see of them.
 
 
-@dataclasses.dataclass(frozen=True)
-class S3Server:
-    """A server of S3, or a proxy in front of it."""
+class Server:
+    """A server, or a proxy in front of it."""
 
+    def behind(self, proxy: Proxy):
+        """The same server as seen through the proxy."""
+        return dataclasses.replace(self, url=proxy.url)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bucket:
+    """What all of them have alike; each kind says what `scheme` is, and what is `listed` of each object."""
+
+    server: Server
+    name: str
+
+    def url(self, key: str = "") -> str:
+        return f"{self.scheme}://{self.name}/{key}"
+
+    def all_keys(self, prefix: str = "") -> set[str]:
+        return set(self.listed(prefix))
+
+    def objects(self, prefix: str = "") -> dict[str, bytes]:
+        return {key[len(prefix) :]: self.get(key) for key in self.all_keys(prefix)}
+
+    def tags(self, prefix: str = "") -> dict[str, str]:
+        """Key to ETag and time: what changes with any write."""
+        return {key: f"{item['ETag']} {item['LastModified']}" for key, item in self.listed(prefix).items()}
+
+
+def new_name() -> str:
+    return f"t-{uuid.uuid4().hex[:20]}"
+
+
+def in_bytes(content: bytes | str) -> bytes:
+    return content.encode() if isinstance(content, str) else content
+
+
+@dataclasses.dataclass(frozen=True)
+class S3Server(Server):
     name: str
     url: str
     access_key_id: str
@@ -247,22 +283,13 @@ class S3Server:
 
     def bucket(self, **options) -> "S3Bucket":
         """A new one."""
-        name = f"t-{uuid.uuid4().hex[:20]}"
+        name = new_name()
         self.client.create_bucket(Bucket=name, **options)
         return S3Bucket(self, name)
 
-    def behind(self, proxy: Proxy) -> "S3Server":
-        """The same server as seen through the proxy."""
-        return dataclasses.replace(self, url=proxy.url)
 
-
-@dataclasses.dataclass(frozen=True)
-class S3Bucket:
-    server: S3Server
-    name: str
-
-    def url(self, key: str = "") -> str:
-        return f"s3://{self.name}/{key}"
+class S3Bucket(Bucket):
+    scheme = "s3"
 
     @property
     def _client(self):
@@ -270,15 +297,29 @@ class S3Bucket:
 
     def put(self, key: str, content: bytes | str = b"", metadata: Mapping[str, str] | None = None, **options) -> str:
         """Returns the ETag."""
-        body = content.encode() if isinstance(content, str) else content
         done = self._client.put_object(
             Bucket=self.name,
             Key=key,
-            Body=body,
+            Body=in_bytes(content),
             Metadata=dict(metadata or {}),
             ContentType="application/x-test",
             **options,
         )
+        return done["ETag"].strip('"')
+
+    def put_parts(self, key: str, parts: list[bytes], algorithm: str | None = None, **options) -> str:
+        """As other programs do it: with sums of the parts by some algorithm, and one over those. Returns the ETag."""
+        about = {"Bucket": self.name, "Key": key}
+        kind = {"ChecksumAlgorithm": algorithm, "ChecksumType": "COMPOSITE"} if algorithm else {}
+        about["UploadId"] = self._client.create_multipart_upload(**about, **kind, **options)["UploadId"]
+        sent = []
+        for number, part in enumerate(parts, 1):
+            own = {"ChecksumAlgorithm": algorithm} if algorithm else {}
+            done = self._client.upload_part(**about, PartNumber=number, Body=part, **own)
+            sums = {name: value for name, value in done.items() if name == f"Checksum{algorithm}"}
+            sent.append({"PartNumber": number, "ETag": done["ETag"], **sums})
+        kind.pop("ChecksumAlgorithm", None)
+        done = self._client.complete_multipart_upload(**about, **kind, MultipartUpload={"Parts": sent})
         return done["ETag"].strip('"')
 
     def begin_upload(self, key: str) -> str:
@@ -289,6 +330,10 @@ class S3Bucket:
 
     def head(self, key: str) -> dict:
         return self._client.head_object(Bucket=self.name, Key=key, ChecksumMode="ENABLED")
+
+    def in_parts(self, key: str) -> bool:
+        """Was it sent in parts?"""
+        return "-" in self.head(key)["ETag"]
 
     def metadata(self, key: str) -> dict[str, str]:
         return {name.lower(): value for name, value in self.head(key)["Metadata"].items()}
@@ -301,24 +346,18 @@ class S3Bucket:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
         return {item["Key"]: item for page in pages for item in page.get("Contents", [])}
 
-    def all_keys(self, prefix: str = "") -> set[str]:
-        return set(self.listed(prefix))
-
-    def objects(self, prefix: str = "") -> dict[str, bytes]:
-        return {key[len(prefix) :]: self.get(key) for key in self.all_keys(prefix)}
-
-    def tags(self, prefix: str = "") -> dict[str, str]:
-        """Key to ETag and time: what changes with any write."""
-        return {key: f"{item['ETag']} {item['LastModified']}" for key, item in self.listed(prefix).items()}
-
     def uploads(self) -> list[str]:
         """Keys of uploads in parts that are neither completed nor given up."""
         answer = self._client.list_multipart_uploads(Bucket=self.name)
         return [upload["Key"] for upload in answer.get("Uploads", [])]
 
+    def abort_uploads(self) -> None:
+        for upload in self._client.list_multipart_uploads(Bucket=self.name)["Uploads"]:
+            self._client.abort_multipart_upload(Bucket=self.name, Key=upload["Key"], UploadId=upload["UploadId"])
+
 
 @dataclasses.dataclass(frozen=True)
-class AzureServer:
+class AzureServer(Server):
     name: str
     url: str
     kind_of: Callable = azure_kind
@@ -340,32 +379,30 @@ class AzureServer:
         return BlobServiceClient(self.url, credential={"account_name": AZURE_ACCOUNT, "account_key": AZURE_KEY})
 
     def bucket(self) -> "AzureContainer":
-        name = f"t-{uuid.uuid4().hex[:20]}"
+        name = new_name()
         self.client.create_container(name)
         return AzureContainer(self, name)
 
-    def behind(self, proxy: Proxy) -> "AzureServer":
-        return dataclasses.replace(self, url=proxy.url)
 
-
-@dataclasses.dataclass(frozen=True)
-class AzureContainer:
-    server: AzureServer
-    name: str
-
-    def url(self, key: str = "") -> str:
-        return f"az://{self.name}/{key}"
+class AzureContainer(Bucket):
+    scheme = "az"
 
     @property
     def _client(self):
         return self.server.client.get_container_client(self.name)
 
     def put(self, key: str, content: bytes | str = b"", metadata: Mapping[str, str] | None = None) -> str:
-        body = content.encode() if isinstance(content, str) else content
-        return self._client.upload_blob(key, body, metadata=metadata, overwrite=True).get_blob_properties().etag
+        return (
+            self._client.upload_blob(key, in_bytes(content), metadata=metadata, overwrite=True)
+            .get_blob_properties()
+            .etag
+        )
 
     def get(self, key: str) -> bytes:
         return self._client.download_blob(key).readall()
+
+    def delete(self, key: str) -> None:
+        self._client.delete_blob(key)
 
     def metadata(self, key: str) -> dict[str, str]:
         return {
@@ -377,10 +414,6 @@ class AzureContainer:
         blobs = self._client.list_blobs(name_starts_with=prefix)
         return {blob.name: {"Size": blob.size, "ETag": blob.etag, "LastModified": blob.last_modified} for blob in blobs}
 
-    all_keys = S3Bucket.all_keys
-    objects = S3Bucket.objects
-    tags = S3Bucket.tags
-
     def uploads(self) -> list[str]:
         """Blobs that are nothing but blocks."""
         listed = self._client.list_blobs(include=["uncommittedblobs"])
@@ -388,9 +421,11 @@ class AzureContainer:
 
 
 @dataclasses.dataclass(frozen=True)
-class GcsServer:
+class GcsServer(Server):
     name: str
     url: str
+    # Has it uploads in parts? Without, sypy has to do without.
+    parts: bool
     kind_of: Callable = gcs_kind
 
     @property
@@ -408,21 +443,13 @@ class GcsServer:
             return answer.read()
 
     def bucket(self) -> "GcsBucket":
-        name = f"t-{uuid.uuid4().hex[:20]}"
+        name = new_name()
         self.ask("POST", "/storage/v1/b?project=test", {"name": name})
         return GcsBucket(self, name)
 
-    def behind(self, proxy: Proxy) -> "GcsServer":
-        return dataclasses.replace(self, url=proxy.url)
 
-
-@dataclasses.dataclass(frozen=True)
-class GcsBucket:
-    server: GcsServer
-    name: str
-
-    def url(self, key: str = "") -> str:
-        return f"gs://{self.name}/{key}"
+class GcsBucket(Bucket):
+    scheme = "gs"
 
     @property
     def _objects(self) -> str:
@@ -433,10 +460,9 @@ class GcsBucket:
 
     def put(self, key: str, content: bytes | str = b"", metadata: Mapping[str, str] | None = None) -> str:
         """Returns the generation."""
-        body = content.encode() if isinstance(content, str) else content
         about = {"name": key, "metadata": dict(metadata or {}), "contentType": "application/x-test"}
         mark = uuid.uuid4().hex
-        parts = [("application/json", json.dumps(about).encode()), ("application/x-test", body)]
+        parts = [("application/json", json.dumps(about).encode()), ("application/x-test", in_bytes(content))]
         framed = b"".join(f"--{mark}\r\nContent-Type: {kind}\r\n\r\n".encode() + part + b"\r\n" for kind, part in parts)
         answer = self.server.ask(
             "POST",
@@ -451,6 +477,9 @@ class GcsBucket:
 
     def head(self, key: str) -> dict:
         return json.loads(self.server.ask("GET", self._object(key)))
+
+    def in_parts(self, key: str) -> bool:
+        return "md5Hash" not in self.head(key)
 
     def metadata(self, key: str) -> dict[str, str]:
         return {name.lower(): value for name, value in self.head(key).get("metadata", {}).items()}
@@ -469,13 +498,24 @@ class GcsBucket:
             page = answer.get("nextPageToken")
         return listed
 
-    all_keys = S3Bucket.all_keys
-    objects = S3Bucket.objects
-    tags = S3Bucket.tags
+    def _xml(self, method: str, key: str, query: str) -> list[dict[str, str]]:
+        """What the XML API answers: the texts of each element that has any."""
+        answer = self.server.ask(method, f"/{self.name}/{urllib.parse.quote(key)}?{query}")
+        elements = ElementTree.fromstring(answer).iter() if answer else []
+        return [{child.tag.partition("}")[2]: child.text or "" for child in element} for element in elements]
+
+    def begin_upload(self, key: str) -> None:
+        self._xml("POST", key, "uploads")
+
+    def _uploads(self) -> list[dict[str, str]]:
+        return [one for one in self._xml("GET", "", "uploads") if "UploadId" in one] if self.server.parts else []
 
     def uploads(self) -> list[str]:
-        """None: this server takes no uploads in parts, and sypy has to do without."""
-        return []
+        return [one["Key"] for one in self._uploads()]
+
+    def abort_uploads(self) -> None:
+        for one in self._uploads():
+            self._xml("DELETE", one["Key"], f"uploadId={one['UploadId']}")
 
 
 def start_versitygw(place: Path) -> tuple[Started, S3Server]:
@@ -525,7 +565,14 @@ def start_fake_gcs(place: Path) -> tuple[Started, GcsServer]:
         "-external-url", f"http://127.0.0.1:{port}", "-public-host", "127.0.0.1", "-log-level", "warn",
     ]  # fmt: skip
     started = start(command, port, place, "/_internal/healthcheck")
-    return started, GcsServer("fake_gcs", started.url)
+    return started, GcsServer("fake_gcs", started.url, parts=False)
+
+
+def start_gcs(place: Path) -> tuple[Started, GcsServer]:
+    """Our own, in memory: checks sums, generations and parts, no credentials."""
+    port = free_port()
+    started = start([sys.executable, Path(__file__).with_name("gcs_server.py"), str(port)], port, place, "/b/k")
+    return started, GcsServer("gcs", started.url, parts=True)
 
 
 STARTERS = {
@@ -533,6 +580,7 @@ STARTERS = {
     "moto": start_moto,
     "azurite": start_azurite,
     "fake_gcs": start_fake_gcs,
+    "gcs": start_gcs,
 }
 
 
@@ -570,9 +618,20 @@ def fake_gcs(tmp_path_factory):
     yield from server("fake_gcs", tmp_path_factory.mktemp("fake_gcs"))
 
 
+@pytest.fixture(scope="session")
+def gcs(tmp_path_factory):
+    yield from server("gcs", tmp_path_factory.mktemp("gcs"))
+
+
 @pytest.fixture(scope="session", params=["versitygw", "moto"])
 def s3(request):
     """Each server of S3 in turn."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session", params=["versitygw", "gcs"])
+def parted(request):
+    """Each server that takes uploads in parts as its service does: checks sums, conditions and parts, tells what is under way."""
     return request.getfixturevalue(request.param)
 
 
@@ -584,11 +643,11 @@ def store(request):
 
 @pytest.fixture
 def proxied():
-    """Puts a proxy in front of a server: `server, proxy = proxied(versitygw)`."""
+    """Puts a proxy in front of a server: `server, proxy = proxied(versitygw)`; with `tls` it speaks HTTPS."""
     proxies: list[Proxy] = []
 
-    def proxied(server) -> tuple:
-        proxies.append(Proxy(server.url, server.kind_of).start())
+    def proxied(server, **options) -> tuple:
+        proxies.append(Proxy(server.url, server.kind_of, **options).start())
         return server.behind(proxies[-1]), proxies[-1]
 
     yield proxied

@@ -1,5 +1,6 @@
 """An SSH server that tests start themselves, on loopback, with keys of its own. No file of the system is touched."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -111,10 +112,8 @@ def _read(path: str) -> str:
 
 
 def _kill(pid: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def needs_sshd() -> None:

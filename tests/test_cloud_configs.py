@@ -413,6 +413,14 @@ class TestCommandLine:
             (["s3://a/", "b/", "--gcs-anonymous"], "--gcs-anonymous is of no use"),
             (["s3://a/", "b/", "--profile", "p", "--s3-anonymous"], "profile and anonymous are both set"),
             (["ls", "a/", "--allow-http"], "--allow-http is of no use: the location is not in an object store"),
+            (
+                ["a/", "b/", "--opendal-config", "f"],
+                "--opendal-config is of no use: neither side is in a service of OpenDAL",
+            ),
+            (
+                ["opendal+ftp://h/", "b/", "--dest-opendal-config", "f"],
+                "--dest-opendal-config is of no use: the destination is not in a service of OpenDAL",
+            ),
         ],
         ids=str,
     )
@@ -420,6 +428,28 @@ class TestCommandLine:
         done = running.run([*command, *args])
         assert done.returncode == 1
         assert says in done.stderr
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            (None, "options"),
+            ("user me\n", "line 1 of"),
+            ("# fine\n\npasswort = hunter2\n", "line 3 of"),
+            ("password = hunter2\npassword = hunter2\n", "line 2 of"),
+            ("password =\n", "line 1 of"),
+            ("endpoint = ftp://me:hunter2@h\n", "endpoint must not hold"),
+            ("disable_create_dir = hunter2\n", "disable_create_dir must be"),
+        ],
+        ids=str,
+    )
+    def test_a_file_of_options_that_is_wrong_is_refused_and_not_shown(self, command, tmp_path, text, says):
+        path = tmp_path / "options"
+        if text is not None:
+            path.write_text(text)
+        done = running.run([*command, "opendal+ftp://h/", f"{tmp_path}/x", "--opendal-config", path])
+        assert done.returncode == 1
+        assert says in done.stderr and "hunter2" not in done.stderr
+        assert "opendal_config" not in done.stderr
 
     def test_no_flag_takes_a_secret(self, command):
         text = running.run([*command, "--help"]).stdout

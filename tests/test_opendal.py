@@ -72,8 +72,8 @@ def sy(place):
         "SYPY_OPENDAL_FTP_PASSWORD": "testsecret",
     }
 
-    def run(*words):
-        env = os.environ | {name: value for name, value in options.items() if f"_{scheme.upper()}_" in name}
+    def run(*words, **variables):
+        env = os.environ | {name: value for name, value in options.items() if f"_{scheme.upper()}_" in name} | variables
         # It asks for plain HTTP and FTP by name.
         done = subprocess.run(
             [BINARY, *words], env=env | {"AWS_ALLOW_HTTP": "true"}, capture_output=True, text=True, timeout=120
@@ -133,6 +133,18 @@ def test_without_what_was_remembered_nothing_is_lost(sy, place, src, tmp_path, m
     assert contents(root) == contents(src)
 
 
+@pytest.mark.parametrize("options", [[], ["--max-depth", "2", "-r"], ["-r"]], ids=str)
+def test_listings(sy, place, options):
+    root, url = place
+    build(root, {"a": "1", "d/b b": "22", "d/e/x": "3"})
+    two = ["a", "d/", "d/b b", "d/e/"]
+    expected = {0: ["a", "d/"], 1: [*two, "d/e/x"], 3: two}[len(options)]
+    for place in (url, url[:-1]):
+        code, said = sy("ls", *options, place)
+        assert (code, said.splitlines()) == (0, expected)
+    assert sy("ls", f"{url}d/e/")[1].splitlines() == ["x"]
+
+
 def test_a_link_is_named_and_the_rest_arrives(sy, place, src):
     root, url = place
     build(src, {"a": "1"})
@@ -149,3 +161,71 @@ def test_a_source_that_is_not_there_deletes_nothing(sy, place, dst):
     build(dst, {"kept": "1"})
     assert sy("--delete", f"{url}nowhere/", f"{dst}/")[0] != 0
     assert contents(dst) == {"kept": b"1"}
+
+
+@pytest.fixture
+def options(place, tmp_path):
+    """A file of options that are right for the server, or as changed."""
+    _, url = place
+    right = {"user": "test", "password": "testsecret"} if "ftp" in url else {"endpoint": f"http://{url.split('/')[2]}"}
+    names = iter(range(9))
+
+    def options(**changes):
+        path = tmp_path / f"options{next(names)}"
+        pairs = [f"{name} = {value}\n" for name, value in (right | changes).items()]
+        path.write_text("# what the server wants\n\n" + "".join(pairs))
+        return f"--opendal-config={path}"
+
+    return options
+
+
+# What the environment says is of no use with these.
+WRONG = {
+    "SYPY_OPENDAL_FTP_USER": "nobody",
+    "SYPY_OPENDAL_FTP_PASSWORD": "hunter2",
+    "SYPY_OPENDAL_WEBDAV_ENDPOINT": "https://127.0.0.1:9",
+}
+
+
+def test_a_file_of_options_counts_more_than_the_environment(sy, place, src, dst, options):
+    root, url = place
+    build(src, TREE)
+    code, said = sy(options(), f"{src}/", url, **WRONG)
+    assert code == 0, said
+    assert contents(root) == contents(src)
+    assert sy("ls", "-r", options(), url, **WRONG)[0] == 0
+    assert sy(options(), url, f"{dst}/", **WRONG)[0] == 0
+    assert contents(dst) == contents(src)
+    assert sy(url, f"{dst}/", **WRONG)[0] != 0
+
+
+def test_each_side_may_have_a_file_of_its_own(sy, place, src, options):
+    root, url = place
+    build(src, {"a": "1"})
+    assert sy(f"{src}/", url)[0] == 0
+    wrong = options(user="nobody") if "ftp" in url else options(endpoint="http://127.0.0.1:9")
+    there, sides = url.replace("/t/", "/copy/"), ["--source-opendal-config", "--dest-opendal-config"]
+    for side in sides:
+        assert sy(options(), wrong.replace("--opendal-config", side), url, there, **WRONG)[0] != 0
+    assert not (root.parent / "copy" / "a").exists()
+    code, said = sy(wrong, *[options().replace("--opendal-config", side) for side in sides], url, there, **WRONG)
+    assert code == 0, said
+    assert (root.parent / "copy" / "a").read_text() == "1"
+
+
+def test_a_password_that_is_wrong_is_not_shown(sy, place, src, options):
+    _, url = place
+    if "ftp" not in url:
+        pytest.skip("this server asks nobody for a password")
+    build(src, {"a": "1"})
+    code, said = sy(options(password="hunter2"), f"{src}/", url)
+    assert code == 1
+    assert "hunter2" not in said
+
+
+def test_an_option_that_the_service_does_not_have_is_refused(sy, place, src, options):
+    _, url = place
+    build(src, {"a": "1"})
+    code, said = sy(options(bucket="hunter2"), f"{src}/", url)
+    assert code == 1
+    assert "bucket" in said and "hunter2" not in said

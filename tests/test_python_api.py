@@ -28,7 +28,7 @@ SY_PYTHON_OPTIONS = """
 """.split()
 MORE_OPTIONS = """
     max_delete backup_dir on_error min_age max_age filter existing remove_source_files preserve_owner
-    numeric_ids preserve_devices archive links unsafe_links sparse durable timeout azure source_options dest_options
+    numeric_ids preserve_devices archive links unsafe_links sparse durable timeout azure opendal source_options dest_options
 """.split()
 SY_PYTHON_STATS = """
     files_scanned files_created files_updated files_skipped files_deleted bytes_transferred files_delta_synced
@@ -41,6 +41,7 @@ CONFIGS = [
     sypy.S3Config(region="eu-west-1", client_options=sypy.CloudClientOptions(max_retries=1)),
     sypy.GcsConfig(credentials_file="key.json", project_id="p"),
     sypy.AzureConfig(account="a"),
+    sypy.OpenDalConfig(endpoint="https://h/dav", root="/x", disable_create_dir=True),
     sypy.SshConfig(user="me", port=22, options={"ServerAliveInterval": "30"}, connect_timeout="10s"),
     sypy.CloudClientOptions(user_agent="me", max_connections=3),
 ]
@@ -54,6 +55,9 @@ SECRET_CONFIGS = [
     sypy.AzureConfig(connection_string="AccountKey=hunter2"),
     sypy.SshConfig(password="hunter2"),
     sypy.SshConfig(key_data="hunter2", passphrase="hunter2"),
+    sypy.OpenDalConfig(user="me", password="hunter2"),
+    sypy.OpenDalConfig(token="hunter2"),
+    sypy.OpenDalConfig(application_key_id="id", application_key="hunter2"),
     sypy.CloudClientOptions(proxy_url="http://me:hunter2@proxy:3128"),
     sypy.S3Config(client_options=sypy.CloudClientOptions(proxy_url="http://me:hunter2@proxy:3128")),
 ]

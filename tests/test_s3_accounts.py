@@ -155,3 +155,33 @@ def test_one_client_for_one_side_leaves_the_other_to_the_environment(moto, versi
         monkeypatch.setenv(name, value)
     sypy.sync(first.url(), second.url(), dest_options=config(versitygw))
     assert second.objects() == {"a": b"1"}
+
+
+def test_a_token_that_ends_where_answers_have_no_body_is_renewed(moto, proxied, src):
+    """An answer to HEAD can't say that it is the token's age that is wrong."""
+    bucket = moto.bucket()
+    build(src, {"a": "1", "b": "2"})
+    for key in "ab":
+        bucket.put(key, "?")
+    server, proxy = proxied(moto)
+    given = []
+
+    def give() -> dict[str, str]:
+        given.append(f"token-{len(given)}")
+        return {
+            "access_key_id": moto.access_key_id,
+            "secret_access_key": moto.secret_access_key,
+            "session_token": given[-1],
+        }
+
+    def is_old(request) -> bool:
+        return request.headers.get("x-amz-security-token") == "token-0"
+
+    proxy.fault(Answer(400, "ExpiredToken"), kind=["HEAD", "GET"], where=is_old)
+    options = sypy.CloudClientOptions(allow_http=True)
+    config = sypy.S3Config(credentials=give, endpoint=server.url, region="us-east-1", client_options=options)
+    stats = sypy.sync(f"{src}/", bucket.url(), s3=config, checksum=True)
+    assert stats.success and stats.files_updated == 2
+    assert 2 <= len(given) <= 3, "once for each of those that were under way"
+    asked = [request for request in proxy.of("GET") if request.headers.get("range") == "bytes=0-0"]
+    assert 1 <= len(asked) <= 2

@@ -59,25 +59,29 @@ def test_a_body_that_breaks_off_is_fetched_again(versitygw, bucket, proxied, syn
     assert {key: (dst / key).read_text() for key in many(9)} == many(9)
 
 
-def test_an_upload_whose_connection_breaks_is_sent_again(versitygw, bucket, proxied, sync_at, src):
+def test_an_upload_whose_connection_breaks_is_sent_again(parted, proxied, sync_at, src):
+    bucket = parted.bucket()
     content = os.urandom(34 * MIB)
     build(src, {"big": content, "middle": content[: 3 * MIB], "small": "1"})
-    server, proxy = proxied(versitygw)
+    server, proxy = proxied(parted)
     proxy.fault(Reset(after_sent=MIB), kind=["PUT", "PART"], times=2)
     sync_at(server, f"{src}/", bucket.url()).done()
     assert bucket.objects() == {"big": content, "middle": content[: 3 * MIB], "small": b"1"}
     assert bucket.uploads() == []
 
 
-@pytest.mark.parametrize("kind", ["PUT", "BEGIN", "PART", "COMPLETE", "DELETES", "COPY"])
-def test_a_write_whose_answer_is_lost_is_not_taken_for_somebody_elses(versitygw, bucket, proxied, sync_at, src, kind):
+@pytest.mark.parametrize("kind", ["PUT", "BEGIN", "PART", "COMPLETE", "DELETE", "METADATA"])
+def test_a_write_whose_answer_is_lost_is_not_taken_for_somebody_elses(parted, proxied, sync_at, src, kind):
+    bucket = parted.bucket()
+    if parted.name == "versitygw":
+        kind = {"DELETE": "DELETES", "METADATA": "COPY"}.get(kind, kind)
     build(src, {"big": b"x" * (33 * MIB), "small": "1", "n": "2"})
-    bucket.put("gone 1", "1")
-    bucket.put("gone 2", "1")
-    server, proxy = proxied(versitygw)
+    for n in range(4):
+        bucket.put(f"gone {n}", "1")
+    server, proxy = proxied(parted)
     rule = proxy.fault(Lost(), kind=kind, times=1)
     sync_at(server, f"{src}/", bucket.url(), delete=True, force_delete=True).done()
-    if kind == "COPY":
+    if kind in ("COPY", "METADATA"):
         os.chmod(src / "small", 0o600)
         sync_at(server, f"{src}/", bucket.url()).done()
     assert rule.done == 1
@@ -232,6 +236,28 @@ def test_a_clock_that_is_wrong_is_put_right(versitygw, bucket, proxied, sync_at,
     proxy.fault(skewed, kind="LIST", times=1)
     sync_at(server, f"{src}/", bucket.url())
     assert [request.headers["x-amz-date"][:8] for request in proxy.of("LIST")][1] == "20210331"
+
+
+def test_a_clock_that_is_wrong_is_put_right_also_where_answers_have_no_body(versitygw, bucket, proxied, sync_at, src):
+    build(src, {"a": "1"})
+    bucket.put("a", "?")
+    server, proxy = proxied(versitygw)
+    skewed = Answer(403, "RequestTimeTooSkewed", {"Date": "Wed, 31 Mar 2021 13:20:00 GMT"})
+    proxy.fault(skewed, kind=["HEAD", "GET"], times=2)
+    sync_at(server, f"{src}/", bucket.url(), checksum=True)
+    assert [request.headers["x-amz-date"][:8] for request in proxy.of("HEAD")][1] == "20210331"
+    assert proxy.of("GET")[0].headers["range"] == "bytes=0-0"
+
+
+def test_what_a_refusal_without_a_body_means_is_asked_only_once(versitygw, bucket, proxied, sync_at, src):
+    build(src, {"a": "1"})
+    bucket.put("a", "?")
+    server, proxy = proxied(versitygw)
+    proxy.fault(Answer(403, "AccessDenied", message="no reading here"), kind=["HEAD", "GET"])
+    outcome = sync_at(server, f"{src}/", bucket.url(), checksum=True)
+    assert outcome.code == 23 and [error["kind"] for error in outcome.errors] == ["permission_denied"]
+    assert "no reading here" in outcome.errors[0]["message"]
+    assert (proxy.count("HEAD"), proxy.count("GET")) == (1, 1)
 
 
 def test_a_service_that_is_not_there(moto, sync_at, src):

@@ -11,7 +11,7 @@ import pytest
 import running
 import sypy
 from events import Recorder
-from sshd import HOST, own_sshd, sshd
+from sshd import HOST, SFTP, own_sshd, sshd
 from trees import Dir, Fifo, File, Hard, Link, build, difference, keys, leftovers, set_mtime, snapshot
 
 __all__ = ["own_sshd", "sshd"]
@@ -353,12 +353,15 @@ def test_single_files_and_slashes_mean_what_they_do_locally(way, src, dst):
 def test_paths_may_begin_at_home(own_sshd, src, tmp_path):
     home = tmp_path / "home"
     home.mkdir()
-    server = own_sshd(subsystem=f"/usr/lib/openssh/sftp-server -d {home}")
+    # Without an agent SFTP does what is asked of the host.
+    server = own_sshd(subsystem=f"{SFTP} -d {home}", extra=["SetEnv PATH=/nowhere"])
     build(src, {"a": "a"})
     sypy.sync(f"{src}/", f"{HOST}:below/", ssh=server.config).raise_for_errors()
     assert keys(home) == {"below", "below/a"}
     listed = [entry.path for entry in sypy.ls(f"{HOST}:", recursive=True, ssh=server.config)]
     assert sorted(map(os.fspath, listed)) == ["below", "below/a"]
+    with pytest.raises(sypy.UnsupportedError, match="no sy answered"):
+        sypy.sync(f"{src}/", f"{HOST}:other/", ssh=server.config.replace(agent_path="/nowhere/sy"))
 
 
 def test_tilde_is_the_users_home(sshd):
@@ -540,7 +543,9 @@ def test_leftovers_of_dead_runs_go(way, src, dst, sy_binary, sshd):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user than the one who runs it")
 def test_a_directory_without_write_permission_is_opened_for_the_time_being(own_sshd, src, tmp_path):
-    server = own_sshd(subsystem=f"{shutil.which('setpriv')} --reuid=65534 --regid=65534 --clear-groups /usr/lib/openssh/sftp-server")
+    server = own_sshd(
+        subsystem=f"{shutil.which('setpriv')} --reuid=65534 --regid=65534 --clear-groups /usr/lib/openssh/sftp-server"
+    )
     place = tmp_path / "theirs"
     build(place, {"d/": Dir(mode=0o555), "d/old": "old", "closed/": Dir(mode=0o755)})
     for name in ["", "d", "d/old"]:
@@ -575,3 +580,39 @@ def test_several_connections(way, src, dst, sshd):
     sides = (f"{src}/", sshd.url(f"{dst}/")) if way.is_push else (sshd.url(f"{src}/"), f"{dst}/")
     sypy.sync(*sides, ssh=sshd.config.replace(pool_size=3)).raise_for_errors()
     assert_alike(src, dst)
+
+
+def test_a_bucket_and_a_host_read_from_each_other(sshd, src, dst, moto, sync_at):
+    build(
+        src,
+        {k: v for k, v in TREE.items() if not k.endswith("/")} | {"large": File(os.urandom(20 << 20), mtime_ns=WHEN)},
+    )
+    bucket = moto.bucket()
+    config = {"ssh_config": sshd.place / "ssh_config"}
+    up = sync_at(moto, sshd.url(f"{src}/"), bucket.url("p/"), **config).done()
+    assert up.stats["files_created"] == 8
+    assert sync_at(moto, sshd.url(f"{src}/"), bucket.url("p/"), **config).done().changes == set()
+    sync_at(moto, bucket.url("p/"), sshd.url(f"{dst}/"), **config).done()
+    kept = {"mtime_ns": 0, "mode": 0}
+    plain = lambda tree: {k: n | kept if n["kind"] == "directory" else n for k, n in whole(snapshot(tree)).items()}  # noqa: E731
+    wrong = difference(plain(src), plain(dst))
+    assert [line for line in wrong if "hollow" not in line] == []
+    assert sync_at(moto, bucket.url("p/"), sshd.url(f"{dst}/"), **config).done().changes == set()
+    (src / "a.txt").write_text("changed")
+    (src / "run").unlink()
+    force = config | {"delete": True, "force_delete": True}
+    sync_at(moto, sshd.url(f"{src}/"), bucket.url("p/"), **force).done()
+    done = sync_at(moto, bucket.url("p/"), sshd.url(f"{dst}/"), **force).done()
+    assert {change for change in done.changes if change[1] != "metadata"} == {("a.txt", "update"), ("run", "delete")}
+
+
+def test_the_command_line_says_how_to_reach_a_host(sshd, src, dst, command):
+    build(src, {"a": "a"})
+    flags = ["--ssh-key", sshd.place / "id", "--ssh-port", sshd.port, "--ssh-known-hosts", sshd.place / "known_hosts"]
+    flags += ["--ssh-config", "/dev/null", "--ssh-option", "IdentitiesOnly=yes"]
+    url = f"sftp://127.0.0.1{dst}/"
+    done = running.run([*command, f"{src}/", url, *map(str, flags)])
+    assert done.returncode == 0, done.stderr
+    assert running.run([*command, "ls", url, *map(str, flags)]).stdout == "a\n"
+    refused = running.run([*command, f"{src}/", f"{dst}/", "--ssh-port", "22"])
+    assert refused.returncode != 0 and "neither side is on an SSH host" in refused.stderr

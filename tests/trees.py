@@ -12,6 +12,7 @@ import errno
 import hashlib
 import os
 import stat
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -274,6 +275,12 @@ def keys(root) -> set[str]:
 def leftovers(root) -> list[str]:
     """Temporary files of ours that still stand somewhere below `root`."""
     return [key for key in keys(root) if key.rpartition("/")[2].startswith(TEMPORARY)]
+
+
+def is_in_memory(path) -> bool:
+    """Is that a place on a tmpfs or the like?"""
+    kind = subprocess.run(["stat", "-f", "-c", "%T", path], capture_output=True, text=True, check=False)
+    return kind.stdout.strip() in ("tmpfs", "ramfs")
 
 
 def text(path) -> str:

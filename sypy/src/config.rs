@@ -6,6 +6,7 @@ use pyo3::types::{PyBool, PyDict, PyMapping, PyString, PyTuple};
 use sy::SyncError;
 use sy::transport::cloud::{AzureConfig, CloudClientOptions, GcsConfig, S3Config};
 use sy::transport::config::Config;
+use sy::transport::opendal_config::OpenDalConfig;
 use sy::transport::ssh::SshConfig;
 
 use crate::credentials::Function;
@@ -373,6 +374,18 @@ config_class! {
 }
 
 config_class! {
+    /// Options of a service that OpenDAL speaks to, for `opendal+SERVICE://` locations.
+    ///
+    /// All fields are keywords and are `None` unless said otherwise; what is not set comes from the location, then from the
+    /// environment (`SYPY_OPENDAL_<SERVICE>_<OPTION>`). Each service has some of them, and a run refuses the others. A frozen value
+    /// like `S3Config`, with the same care for secrets, methods and errors.
+    ///
+    /// >>> OpenDalConfig(endpoint="https://host/dav", user="me", password="secret")
+    /// OpenDalConfig(endpoint='https://host/dav', user='me', password=***)
+    PyOpenDalConfig("OpenDalConfig"): OpenDalConfig, OPENDAL_DOCS
+}
+
+config_class! {
     /// The HTTP client of an object store: times in seconds, retries and connection pool.
     ///
     /// All fields are keywords. A frozen value like `S3Config`, with the same methods and errors.
@@ -402,6 +415,7 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
     PyGcsConfig::install(py)?;
     PyAzureConfig::install(py)?;
     PySshConfig::install(py)?;
+    PyOpenDalConfig::install(py)?;
     PyCloudClientOptions::install(py)
 }
 
@@ -468,6 +482,23 @@ const SSH_DOCS: &[(&str, &str)] = &[
     ("config_file", "Configuration file of ssh; `None`: the user's."),
     ("agent_path", "Where the `sy` program is on the host; `None`: found on its PATH."),
     ("options", "ssh's own options by name, such as `{\"ServerAliveInterval\": \"30\"}`; empty by default."),
+];
+
+const OPENDAL_DOCS: &[(&str, &str)] = &[
+    ("endpoint", "URL of the service, where the location does not say enough, such as `\"http://host/dav\"`; no user or password in it."),
+    ("user", "Who asks, whatever the service calls it (webdav, ftp, sftp)."),
+    ("password", "Password of the user (webdav, ftp); never shown."),
+    ("token", "A bearer token, in place of user and password (webdav); never shown."),
+    ("root", "Directory that locations begin in."),
+    ("disable_create_dir", "Make no directories (webdav)."),
+    ("user_metadata_prefix", "Prefix of the properties that hold metadata (webdav)."),
+    ("user_metadata_uri", "Namespace of the properties that hold metadata (webdav)."),
+    ("key", "Path of a private key (sftp)."),
+    ("known_hosts_strategy", "Whether the host's key must be known: `\"strict\"`, `\"accept\"` or `\"add\"` (sftp)."),
+    ("bucket", "The bucket, where the location does not name it (b2)."),
+    ("bucket_id", "Id of the bucket (b2)."),
+    ("application_key_id", "The public half of an application key (b2)."),
+    ("application_key", "The secret half of an application key (b2); never shown."),
 ];
 
 const CLIENT_DOCS: &[(&str, &str)] = &[

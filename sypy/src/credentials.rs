@@ -14,6 +14,7 @@ use sy::sync::Control;
 use sy::transport::access::{Access, Accesses, Login, Refresh};
 use sy::transport::cloud::{AzureConfig, GcsConfig, S3Config};
 use sy::transport::config::Config;
+use sy::transport::opendal_config::OpenDalConfig;
 use sy::transport::ssh::SshConfig;
 
 use crate::config::Fields;
@@ -202,12 +203,13 @@ pub struct Side {
     gcs: Option<Given<GcsConfig>>,
     azure: Option<Given<AzureConfig>>,
     ssh: Option<SshConfig>,
+    opendal: Option<OpenDalConfig>,
 }
 
 impl Side {
     /// Takes a config in, in the place of an earlier one of its kind.
     pub fn set(&mut self, config: &Bound<'_, PyAny>, functions: &mut Functions) {
-        use crate::config::{PyAzureConfig, PyGcsConfig, PyS3Config, PySshConfig};
+        use crate::config::{PyAzureConfig, PyGcsConfig, PyOpenDalConfig, PyS3Config, PySshConfig};
         if let Ok(config) = config.cast::<PyS3Config>() {
             self.s3 = Some(Given::of(&config.get().0, Kind::S3, functions));
         } else if let Ok(config) = config.cast::<PyGcsConfig>() {
@@ -216,6 +218,8 @@ impl Side {
             self.azure = Some(Given::of(&config.get().0, Kind::Azure, functions));
         } else if let Ok(config) = config.cast::<PySshConfig>() {
             self.ssh = Some(config.get().0.config.clone());
+        } else if let Ok(config) = config.cast::<PyOpenDalConfig>() {
+            self.opendal = Some(config.get().0.config.clone());
         }
     }
 
@@ -226,7 +230,7 @@ impl Side {
             gcs: self.gcs.map(|given| given.login(ask, control)),
             azure: self.azure.map(|given| given.login(ask, control)),
             ssh: self.ssh,
-            ..Access::default()
+            opendal: self.opendal,
         }
     }
 }

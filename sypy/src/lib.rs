@@ -20,7 +20,7 @@ mod _sypy {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use super::config::{PyAzureConfig, PyCloudClientOptions, PyGcsConfig, PyS3Config, PySshConfig};
+    use super::config::{PyAzureConfig, PyCloudClientOptions, PyGcsConfig, PyOpenDalConfig, PyS3Config, PySshConfig};
     #[pymodule_export]
     use super::details::{PyActionEvent, PyChangeAction, PyDirectoryChange, PyDryRunDetails, PyFileChange, PySymlinkChange};
     #[pymodule_export]

@@ -17,9 +17,9 @@ use sy::sync::{Control, Kind};
 use sy::transport::cloud::content_type;
 use sy::{SyncError, SyncPath};
 
-use crate::config::{PyAzureConfig, PyGcsConfig, PyS3Config, PySshConfig};
 use crate::credentials::{Ask, Functions, Question, Side};
 use crate::error;
+use crate::options::{KINDS, PySyncOptions};
 use crate::path::location;
 use crate::sync;
 use crate::value::{self, Reduced};
@@ -100,7 +100,6 @@ impl PyListEntry {
 impl PyListEntry {
     #[new]
     #[pyo3(signature = (path, size = 0, *, mod_time = None, entry_type = "file", symlink_target = None, allocated_size = None, inode = None, num_links = None))]
-    #[expect(clippy::too_many_arguments, reason = "keywords in Python")]
     fn new(
         path: OsString,
         size: u64,
@@ -154,30 +153,26 @@ impl PyListEntry {
     }
 }
 
-/// Whose credentials count.
-#[derive(Default)]
-struct Configs<'py> {
-    s3: Option<Bound<'py, PyS3Config>>,
-    gcs: Option<Bound<'py, PyGcsConfig>>,
-    azure: Option<Bound<'py, PyAzureConfig>>,
-    ssh: Option<Bound<'py, PySshConfig>>,
-}
-
-impl Configs<'_> {
-    fn side(&self) -> (Side, Functions) {
-        let (mut side, mut functions) = (Side::default(), Functions::default());
-        for config in [self.s3.as_deref(), self.gcs.as_deref(), self.azure.as_deref(), self.ssh.as_deref()].into_iter().flatten() {
-            side.set(config, &mut functions);
+/// Whose credentials count: configs by the kind of storage, as `sync()` takes them.
+fn side(py: Python<'_>, function: &str, configs: Option<&Bound<'_, PyDict>>) -> PyResult<(Side, Functions)> {
+    let (mut options, mut functions) = (PySyncOptions::default(), Functions::default());
+    for (name, config) in configs.into_iter().flatten() {
+        let name: String = name.extract()?;
+        if !KINDS.contains(&name.as_str()) {
+            let own = ["recursive", "max_depth", "files_only", "dirs_only"];
+            return Err(value::unknown_keyword(py, function, &name, &[&own[..], &KINDS].concat()));
         }
-        (side, functions)
+        options.assign(&name, &config)?;
     }
+    let side = options.side(py, &mut functions, None);
+    Ok((side, functions))
 }
 
 /// Lists what is at a location.
 ///
 /// `path` is a local path or names an object store; a file lists itself. `recursive=True` lists also what is below, `max_depth`
 /// levels deep (1 is the location alone; `None`, the default: all of it). `files_only=True` leaves directories out,
-/// `dirs_only=True` all else. `s3`, `gcs`, `azure` and `ssh` are credentials, as for `sync()`. Entries are in the order of their
+/// `dirs_only=True` all else. `s3`, `gcs`, `azure`, `ssh` and `opendal` are configs, as for `sync()`. Entries are in the order of their
 /// bytes, a directory as if it had a slash at its end. Of an object store only what is asked for is listed, a level at a time.
 /// Links are not followed, except one that is the location itself.
 ///
@@ -192,8 +187,7 @@ impl Configs<'_> {
 /// >>> [(entry.path, entry.size) for entry in entries if not entry.is_dir]
 /// [('photos/a.jpg', 7)]
 #[pyfunction]
-#[pyo3(signature = (path, recursive = false, max_depth = None, files_only = false, dirs_only = false, *, s3 = None, gcs = None, azure = None, ssh = None))]
-#[expect(clippy::too_many_arguments, reason = "keywords in Python")]
+#[pyo3(signature = (path, recursive = false, max_depth = None, files_only = false, dirs_only = false, **configs))]
 pub fn ls<'py>(
     py: Python<'py>,
     path: &Bound<'py, PyAny>,
@@ -201,13 +195,10 @@ pub fn ls<'py>(
     max_depth: Option<u32>,
     files_only: bool,
     dirs_only: bool,
-    s3: Option<Bound<'py, PyS3Config>>,
-    gcs: Option<Bound<'py, PyGcsConfig>>,
-    azure: Option<Bound<'py, PyAzureConfig>>,
-    ssh: Option<Bound<'py, PySshConfig>>,
+    configs: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<Vec<PyListEntry>> {
     let (path, want) = (location(path)?, Want { recursive, max_depth, files_only, dirs_only });
-    let (side, functions) = Configs { s3, gcs, azure, ssh }.side();
+    let (side, functions) = side(py, "ls", configs)?;
     let control = Arc::new(Control::default());
     let mut audience = sync::Audience::default();
     audience.functions = functions;
@@ -246,8 +237,7 @@ impl Audience for Gathered<'_> {
 /// >>> any(entry.path == "__init__.py" for entry in ls_iter(os.path.dirname(__import__("json").__file__)))
 /// True
 #[pyfunction]
-#[pyo3(signature = (path, recursive = false, max_depth = None, files_only = false, dirs_only = false, *, s3 = None, gcs = None, azure = None, ssh = None))]
-#[expect(clippy::too_many_arguments, reason = "keywords in Python")]
+#[pyo3(signature = (path, recursive = false, max_depth = None, files_only = false, dirs_only = false, **configs))]
 pub fn ls_iter<'py>(
     py: Python<'py>,
     path: &Bound<'py, PyAny>,
@@ -255,14 +245,11 @@ pub fn ls_iter<'py>(
     max_depth: Option<u32>,
     files_only: bool,
     dirs_only: bool,
-    s3: Option<Bound<'py, PyS3Config>>,
-    gcs: Option<Bound<'py, PyGcsConfig>>,
-    azure: Option<Bound<'py, PyAzureConfig>>,
-    ssh: Option<Bound<'py, PySshConfig>>,
+    configs: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<PyListIterator> {
     let (path, want) = (location(path)?, Want { recursive, max_depth, files_only, dirs_only });
     want.check().map_err(|failure| error::raise(py, &failure))?;
-    let (side, functions) = Configs { s3, gcs, azure, ssh }.side();
+    let (side, functions) = side(py, "ls_iter", configs)?;
     PyListIterator::start(path, want, side, functions)
 }
 

@@ -5,15 +5,19 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString, PyTuple};
 use sy::{Options, SyncError};
 
-use crate::config::{PyAzureConfig, PyGcsConfig, PyS3Config, PySshConfig};
+use crate::config::{PyAzureConfig, PyGcsConfig, PyOpenDalConfig, PyS3Config, PySshConfig};
 use crate::credentials::{Functions, Side};
 use crate::error;
 use crate::value::{self, Reduced};
 
 const ON_ERROR: &str = "on_error";
 /// Configs: which class each takes, or any of them.
-const CONFIGS: [&str; 6] = ["s3", "gcs", "azure", "ssh", "source_options", "dest_options"];
-const CLASSES: [&str; 4] = ["S3Config", "GcsConfig", "AzureConfig", "SshConfig"];
+const CONFIGS: [&str; 7] = ["s3", "gcs", "azure", "ssh", "opendal", SOURCE, DEST];
+const SOURCE: &str = "source_options";
+const DEST: &str = "dest_options";
+/// Those that are for locations of one kind, on both sides.
+pub const KINDS: [&str; 5] = ["s3", "gcs", "azure", "ssh", "opendal"];
+const CLASSES: [&str; 5] = ["S3Config", "GcsConfig", "AzureConfig", "SshConfig", "OpenDalConfig"];
 
 /// What a run should do and how.
 ///
@@ -82,8 +86,8 @@ impl PySyncOptions {
         if name == ON_ERROR {
             return Ok(PyString::new(py, if self.collect { "collect" } else { "raise" }).into_any());
         }
-        if let Some(which) = CONFIGS.iter().position(|known| *known == name) {
-            return Ok(self.configs[which].as_ref().map_or_else(|| py.None(), |config| config.clone_ref(py)).into_bound(py));
+        if CONFIGS.contains(&name) {
+            return Ok(self.config(name).map_or_else(|| py.None(), |config| config.clone_ref(py)).into_bound(py));
         }
         value::to_py(py, self.engine.get(name).unwrap_or(sy::cli::Value::None))
     }
@@ -104,36 +108,44 @@ impl PySyncOptions {
         Self { engine: self.engine.clone(), collect: self.collect, configs }
     }
 
+    fn config(&self, name: &str) -> Option<&Py<PyAny>> {
+        CONFIGS.iter().zip(&self.configs).find(|(known, _)| **known == name)?.1.as_ref()
+    }
+
     /// The configs of both sides; one for a side counts more than one for both.
     pub fn sides(&self, py: Python<'_>, functions: &mut Functions) -> (Side, Side) {
-        let (mut source, mut dest) = (Side::default(), Side::default());
-        for (which, config) in self.configs.iter().enumerate() {
-            let Some(config) = config else { continue };
-            if which != 5 {
-                source.set(config.bind(py), functions);
-            }
-            if which != 4 {
-                dest.set(config.bind(py), functions);
+        (self.side(py, functions, Some(SOURCE)), self.side(py, functions, Some(DEST)))
+    }
+
+    /// Those for both sides, then `own`.
+    pub fn side(&self, py: Python<'_>, functions: &mut Functions, own: Option<&str>) -> Side {
+        let mut side = Side::default();
+        for (name, config) in CONFIGS.iter().zip(&self.configs) {
+            if let Some(config) = config
+                && (KINDS.contains(name) || own == Some(name))
+            {
+                side.set(config.bind(py), functions);
             }
         }
-        (source, dest)
+        side
     }
 
     /// A config for one side must be for the kind of storage that is there.
     pub fn check_sides(&self, py: Python<'_>, source: &sy::SyncPath, dest: &sy::SyncPath) -> PyResult<()> {
         use sy::path::Scheme;
-        for (which, path) in [(4, source), (5, dest)] {
-            let Some(config) = &self.configs[which] else { continue };
+        for (name, path) in [(SOURCE, source), (DEST, dest)] {
+            let Some(config) = self.config(name) else { continue };
             let wanted = match path.scheme {
                 Scheme::S3 { .. } => "S3Config",
                 Scheme::Gcs { .. } => "GcsConfig",
                 Scheme::Azure { .. } => "AzureConfig",
                 Scheme::Ssh { .. } => "SshConfig",
-                Scheme::Local | Scheme::OpenDal { .. } => "no config",
+                Scheme::OpenDal { .. } => "OpenDalConfig",
+                Scheme::Local => "no config",
             };
             let given = config.bind(py).get_type().name()?;
             if given != wanted {
-                let message = format!("{} is for another kind of storage: {path} takes {wanted}, not {given}", CONFIGS[which]);
+                let message = format!("{name} is for another kind of storage: {path} takes {wanted}, not {given}");
                 return Err(error::raise(py, &SyncError::config(message)));
             }
         }
@@ -147,7 +159,8 @@ fn fits(object: &Bound<'_, PyAny>, which: usize) -> bool {
         1 => object.is_instance_of::<PyGcsConfig>(),
         2 => object.is_instance_of::<PyAzureConfig>(),
         3 => object.is_instance_of::<PySshConfig>(),
-        _ => (0..4).any(|one| fits(object, one)),
+        4 => object.is_instance_of::<PyOpenDalConfig>(),
+        _ => (0..5).any(|one| fits(object, one)),
     }
 }
 
@@ -343,6 +356,7 @@ const DOCS: &[(&str, &str)] = &[
     ("gcs", "A `GcsConfig` for locations in Google Cloud Storage; `None` (default): the environment's credentials."),
     ("azure", "An `AzureConfig` for locations in Azure; `None` (default): the environment's credentials."),
     ("ssh", "An `SshConfig` for SSH hosts; `None` (default): ssh's own configuration."),
+    ("opendal", "An `OpenDalConfig` for `opendal+SERVICE://` locations; `None` (default): the environment's options."),
     ("source_options", "A config for the source alone, where both sides are of one kind; `None` by default."),
     ("dest_options", "A config for the destination alone, where both sides are of one kind; `None` by default."),
 ];

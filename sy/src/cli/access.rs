@@ -1,12 +1,16 @@
-//! Flags that say where an object store is and who asks. What is secret comes from files and the environment: argv is public.
+//! Flags that say where an object store or a host is and who asks. What is secret comes from files and the environment: argv is public.
 
 use std::path::PathBuf;
 
+use super::hosts::Hosts;
 use crate::error::{Result, SyncError};
 use crate::path::{Scheme, SyncPath};
 use crate::transport::access::{Access, Accesses};
 use crate::transport::cloud::{AzureConfig, BucketStyle, CloudClientOptions, GcsConfig, S3Config};
 use crate::transport::config::{Config, Url};
+use crate::transport::opendal_config::OpenDalConfig;
+
+const OPENDAL: &str = "a service of OpenDAL";
 
 /// Of the object stores on both sides.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
@@ -45,12 +49,17 @@ pub struct Stores {
     /// A service in place of Azure Blob Storage
     #[arg(long, value_name = "URL", value_hint = clap::ValueHint::Url)]
     pub azure_endpoint: Option<String>,
+    /// Options of an OpenDAL service, one NAME = VALUE a line
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub opendal_config: Option<PathBuf>,
     /// Allow endpoints without encryption
     #[arg(long)]
     pub allow_http: bool,
     /// PEM file of certificates to trust beside the system's
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub ca_bundle: Option<PathBuf>,
+    #[command(flatten)]
+    pub hosts: Hosts,
 }
 
 /// What only a run can use: new objects, and two sides.
@@ -81,6 +90,12 @@ pub struct Sides {
     /// --s3-endpoint of the destination alone
     #[arg(long, value_name = "URL", value_hint = clap::ValueHint::Url)]
     pub dest_s3_endpoint: Option<String>,
+    /// --opendal-config of the source alone
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub source_opendal_config: Option<PathBuf>,
+    /// --opendal-config of the destination alone
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub dest_opendal_config: Option<PathBuf>,
 }
 
 impl Stores {
@@ -93,8 +108,18 @@ impl Stores {
     /// The configs of both sides of a run. A flag that neither can use is an error.
     pub fn accesses(&self, sides: &Sides, source: &SyncPath, dest: &SyncPath) -> Result<Accesses> {
         self.refuse_unused("neither side", &[source, dest])?;
-        let of_source = Own { profile: &sides.source_profile, region: &sides.source_region, endpoint: &sides.source_s3_endpoint };
-        let of_dest = Own { profile: &sides.dest_profile, region: &sides.dest_region, endpoint: &sides.dest_s3_endpoint };
+        let of_source = Own {
+            profile: &sides.source_profile,
+            region: &sides.source_region,
+            endpoint: &sides.source_s3_endpoint,
+            opendal: &sides.source_opendal_config,
+        };
+        let of_dest = Own {
+            profile: &sides.dest_profile,
+            region: &sides.dest_region,
+            endpoint: &sides.dest_s3_endpoint,
+            opendal: &sides.dest_opendal_config,
+        };
         for (set, flag, path, side) in [
             (sides.storage_class.is_some(), "--storage-class", dest, "the destination"),
             (sides.sse.is_some(), "--sse", dest, "the destination"),
@@ -107,6 +132,13 @@ impl Stores {
         ] {
             if set && !is_s3(path) {
                 return Err(no_use(flag, side, "S3"));
+            }
+        }
+        for (own, flag, path, side) in
+            [(&of_source, "--source-opendal-config", source, "the source"), (&of_dest, "--dest-opendal-config", dest, "the destination")]
+        {
+            if own.opendal.is_some() && !is_opendal(path) {
+                return Err(no_use(flag, side, OPENDAL));
             }
         }
         let mut accesses = Accesses { source: self.of(source, &of_source)?, dest: self.of(dest, &of_dest)? };
@@ -132,6 +164,7 @@ impl Stores {
             (self.gcs_anonymous, "--gcs-anonymous", gcs, "Google Cloud Storage"),
             (self.azure_account.is_some(), "--azure-account", azure, "Azure"),
             (self.azure_endpoint.is_some(), "--azure-endpoint", azure, "Azure"),
+            (self.opendal_config.is_some(), "--opendal-config", any(is_opendal), OPENDAL),
             (self.allow_http, "--allow-http", s3 || gcs || azure, "an object store"),
             (self.ca_bundle.is_some(), "--ca-bundle", s3 || gcs || azure, "an object store"),
         ] {
@@ -139,7 +172,13 @@ impl Stores {
                 return Err(no_use(flag, whose, storage));
             }
         }
-        Ok(())
+        match self.hosts.given().into_iter().find(|(given, _)| *given) {
+            Some((_, flag)) if !any(SyncPath::is_on_host) => Err(SyncError::config(match whose {
+                "neither side" => format!("{flag} is of no use: neither side is on an SSH host"),
+                whose => format!("{flag} is of no use: {whose} is not on an SSH host"),
+            })),
+            _ => Ok(()),
+        }
     }
 
     /// What of the flags a location can use, as configs.
@@ -181,6 +220,11 @@ impl Stores {
             };
             config.validate()?;
             access.azure = Some(config.into());
+        } else if path.is_on_host() {
+            access.ssh = Some(self.hosts.config()?);
+        } else if is_opendal(path) {
+            access.opendal =
+                own.opendal.as_ref().or(self.opendal_config.as_ref()).map(|file| OpenDalConfig::from_file(file)).transpose()?;
         }
         Ok(access)
     }
@@ -191,11 +235,12 @@ struct Own<'a> {
     profile: &'a Option<String>,
     region: &'a Option<String>,
     endpoint: &'a Option<String>,
+    opendal: &'a Option<PathBuf>,
 }
 
 impl Default for Own<'_> {
     fn default() -> Self {
-        Self { profile: &None, region: &None, endpoint: &None }
+        Self { profile: &None, region: &None, endpoint: &None, opendal: &None }
     }
 }
 
@@ -220,6 +265,10 @@ fn is_gcs(path: &SyncPath) -> bool {
 
 fn is_azure(path: &SyncPath) -> bool {
     matches!(path.scheme, Scheme::Azure { .. })
+}
+
+fn is_opendal(path: &SyncPath) -> bool {
+    matches!(path.scheme, Scheme::OpenDal { .. })
 }
 
 #[cfg(test)]

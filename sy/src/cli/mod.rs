@@ -6,6 +6,7 @@ mod access;
 mod exit;
 mod flags;
 mod generate;
+mod hosts;
 mod human;
 mod json;
 mod line;

@@ -13,25 +13,24 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::transport::{Meta, Time};
 
-const MAGIC: &[u8] = b"sypy index 2\n";
+const MAGIC: &[u8] = b"sypy index 3\n";
 /// New records are sorted in memory up to this many bytes, then set aside on disk.
 const IN_MEMORY: usize = 8 << 20;
 /// Clocks that stamp changes tick at least this often, nanoseconds: a later write shows.
 const TICK: i128 = 20_000_000;
 
-/// What a file looks like from outside, hashed.
+/// What a file and its twin look like from outside, hashed.
 type Fingerprint = [u8; 16];
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Record {
     key: Vec<u8>,
-    source: Fingerprint,
-    dest: Fingerprint,
+    looks: Fingerprint,
 }
 
 impl Record {
     fn weight(&self) -> usize {
-        self.key.len() + 34
+        self.key.len() + 18
     }
 }
 
@@ -46,6 +45,8 @@ pub struct Index {
     dropped: bool,
     fresh: Mutex<Fresh>,
     opened: i128,
+    /// The file systems, of the source and of the destination, outside which nothing is noted.
+    only: (Option<u64>, Option<u64>),
 }
 
 #[derive(Debug, Default)]
@@ -72,10 +73,16 @@ impl Index {
             dropped: false,
             fresh: Mutex::default(),
             opened: Time::now().total_nanos(),
+            only: (None, None),
         };
         index.old = Records::open(&index.path, &index.header);
         index.next = index.old.as_mut().and_then(Records::next);
         Some(index)
+    }
+
+    /// Only files on these devices are noted from now on, where one is named.
+    pub fn note_only_on(&mut self, source: Option<u64>, dest: Option<u64>) {
+        self.only = (source, dest);
     }
 
     /// Were these two found equal, and are they as they were? Keys must come in ascending order.
@@ -84,7 +91,7 @@ impl Index {
             let equal = match record.key.as_slice().cmp(key) {
                 std::cmp::Ordering::Greater => return false,
                 std::cmp::Ordering::Less => false,
-                std::cmp::Ordering::Equal => (record.source, record.dest) == (of_source(source), fingerprint(dest)),
+                std::cmp::Ordering::Equal => record.looks == fingerprint(source, dest),
             };
             let reached = record.key.as_slice() == key;
             self.pass(equal);
@@ -97,9 +104,9 @@ impl Index {
 
     /// Goes past the next old record, keeping it or not.
     fn pass(&mut self, keep: bool) {
-        let Some(old) = &mut self.old else { return };
+        let (Some(old), Some(record)) = (&mut self.old, &mut self.next) else { return };
         let end = old.at;
-        let start = end - self.next.as_ref().map_or(0, |record| record.weight() as u64);
+        let start = end - record.weight() as u64;
         if keep {
             match self.kept.last_mut() {
                 Some(range) if range.end == start => range.end = end,
@@ -108,7 +115,9 @@ impl Index {
         } else {
             self.dropped = true;
         }
-        self.next = old.next();
+        if old.read(record).is_none() {
+            self.next = None;
+        }
     }
 
     /// The contents were read and are equal. Not noted when one of them is so new that a change could go unseen.
@@ -132,10 +141,14 @@ impl Index {
 
     /// The run itself made `dest` from `source`, in such a way that any later write to it shows.
     pub fn note_made(&self, key: &[u8], source: &Meta, dest: &Meta) {
+        let elsewhere = |only: Option<u64>, meta: &Meta| only.is_some_and(|device| !meta.tagged && meta.dev != device);
+        if elsewhere(self.only.0, source) || elsewhere(self.only.1, dest) {
+            return;
+        }
         if !self.is_settled_source(source) || key.len() > usize::from(u16::MAX) {
             return;
         }
-        let record = Record { key: key.to_vec(), source: of_source(source), dest: fingerprint(dest) };
+        let record = Record { key: key.to_vec(), looks: fingerprint(source, dest) };
         let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
         fresh.bytes += record.weight();
         fresh.records.push(record);
@@ -145,6 +158,9 @@ impl Index {
     }
 
     /// Writes the index anew if anything changed. After a run that was cut short, what it did not reach is kept.
+    ///
+    /// It is not forced to disk. Should the machine go down, parts of it may be missing or older: what a record says stays
+    /// true for ever, and what is missing is read again.
     pub fn finish(mut self, complete: bool) -> std::io::Result<()> {
         while self.next.is_some() {
             self.pass(!complete);
@@ -177,7 +193,7 @@ impl Index {
                 write(&mut out, &record)?;
                 heap.extend(streams[n].next().map(|record| std::cmp::Reverse((record, n))));
             }
-            out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_data()?;
+            out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
             std::fs::rename(&temp, &self.path)
         })();
         if written.is_err() {
@@ -206,8 +222,7 @@ impl Fresh {
 
 fn write(out: &mut impl Write, record: &Record) -> std::io::Result<()> {
     out.write_all(&(record.key.len() as u16).to_le_bytes())?;
-    out.write_all(&record.source)?;
-    out.write_all(&record.dest)?;
+    out.write_all(&record.looks)?;
     out.write_all(&record.key)
 }
 
@@ -227,44 +242,42 @@ impl Records {
     }
 }
 
+impl<R: Read> Records<R> {
+    /// Puts the next record into `record`.
+    fn read(&mut self, record: &mut Record) -> Option<()> {
+        let mut length = [0; 2];
+        self.reader.read_exact(&mut length).ok()?;
+        self.reader.read_exact(&mut record.looks).ok()?;
+        record.key.resize(usize::from(u16::from_le_bytes(length)), 0);
+        self.reader.read_exact(&mut record.key).ok()?;
+        self.at += record.weight() as u64;
+        Some(())
+    }
+}
+
 impl<R: Read> Iterator for Records<R> {
     type Item = Record;
     fn next(&mut self) -> Option<Record> {
-        let mut length = [0; 2];
-        self.reader.read_exact(&mut length).ok()?;
-        let mut record = Record { key: vec![0; usize::from(u16::from_le_bytes(length))], source: [0; 16], dest: [0; 16] };
-        self.reader.read_exact(&mut record.source).ok()?;
-        self.reader.read_exact(&mut record.dest).ok()?;
-        self.reader.read_exact(&mut record.key).ok()?;
-        self.at += record.weight() as u64;
-        Some(record)
+        let mut record = Record::default();
+        self.read(&mut record).map(|()| record)
     }
 }
 
-/// Of the side that is read. New metadata of an object leave its tag as it was: only the time of its upload tells of them.
-/// In whole seconds, as headers have it.
-fn of_source(meta: &Meta) -> Fingerprint {
-    let mut print = fingerprint(meta);
-    if meta.tagged {
-        for (byte, time) in print.iter_mut().zip(meta.ctime.seconds.to_le_bytes()) {
-            *byte ^= time;
-        }
+/// One block of the hash holds all there is to know of both.
+fn fingerprint(source: &Meta, dest: &Meta) -> Fingerprint {
+    let nanos = |time: Time| (time.seconds as u64).wrapping_mul(1_000_000_000).wrapping_add(u64::from(time.nanos));
+    let parts = |meta: &Meta, of_source: bool| match meta.tagged {
+        false => [meta.ino ^ meta.dev.rotate_left(32), meta.size, nanos(meta.mtime), nanos(meta.ctime)],
+        // The times of an object are those of its upload, which not every answer tells. The side that is read does: new
+        // metadata of an object leave its tag as it was, and only that time tells of them. In whole seconds, as headers have it.
+        true => [meta.ino, meta.size, 0, if of_source { meta.ctime.seconds as u64 } else { 0 }],
+    };
+    let mut block = [0; 64];
+    for (bytes, part) in block.chunks_exact_mut(8).zip(parts(source, true).into_iter().chain(parts(dest, false))) {
+        bytes.copy_from_slice(&part.to_le_bytes());
     }
-    print
-}
-
-fn fingerprint(meta: &Meta) -> Fingerprint {
-    // The times of an object are those of its upload, which not every answer tells.
-    let meta = &if meta.tagged { Meta { dev: 0, mtime: Time::default(), ctime: Time::default(), ..*meta } } else { *meta };
-    let mut bytes = [0; 48];
-    let parts = [meta.dev, meta.ino, meta.size, meta.mtime.seconds as u64, meta.ctime.seconds as u64];
-    for (at, part) in parts.iter().enumerate() {
-        bytes[at * 8..][..8].copy_from_slice(&part.to_le_bytes());
-    }
-    bytes[40..44].copy_from_slice(&meta.mtime.nanos.to_le_bytes());
-    bytes[44..].copy_from_slice(&meta.ctime.nanos.to_le_bytes());
     let mut short = [0; 16];
-    short.copy_from_slice(&blake3::hash(&bytes).as_bytes()[..16]);
+    short.copy_from_slice(&blake3::hash(&block).as_bytes()[..16]);
     short
 }
 
@@ -282,7 +295,8 @@ mod tests {
         let mut old = Records::open(path, &header);
         let next = old.as_mut().and_then(Records::next);
         let opened = Time::now().total_nanos();
-        Index { path: path.to_path_buf(), header, old, next, kept: Vec::new(), dropped: false, fresh: Mutex::default(), opened }
+        let path = path.to_path_buf();
+        Index { path, header, old, next, kept: Vec::new(), dropped: false, fresh: Mutex::default(), opened, only: (None, None) }
     }
 
     fn key(n: u64) -> Vec<u8> {
@@ -319,6 +333,44 @@ mod tests {
         first.note(b"a", &fresh, &meta(2));
         first.finish(true).expect("nothing to write");
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_is_on_another_device_is_not_noted() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("index");
+        let mut first = index(&path);
+        first.note_only_on(Some(1), None);
+        first.note(b"a", &meta(1), &Meta { dev: 7, ..meta(2) });
+        first.note(b"b", &Meta { dev: 7, ..meta(1) }, &meta(2));
+        first.finish(true).expect("written");
+        let mut second = index(&path);
+        assert!(second.equal(b"a", &meta(1), &Meta { dev: 7, ..meta(2) }));
+        assert!(!second.equal(b"b", &Meta { dev: 7, ..meta(1) }, &meta(2)));
+    }
+
+    #[test]
+    fn every_change_of_either_side_shows() {
+        let time = Time { seconds: -1, nanos: 999_999_999 };
+        let changed = |change: fn(&mut Meta)| {
+            let mut other = meta(1);
+            change(&mut other);
+            other
+        };
+        let others = [
+            changed(|meta| meta.ino = 2),
+            changed(|meta| meta.dev = 2),
+            changed(|meta| meta.size += 1),
+            changed(|meta| meta.mtime.nanos += 1),
+            changed(|meta| meta.ctime.seconds += 1),
+            Meta { mtime: time, ..meta(1) },
+        ];
+        let mut seen = vec![fingerprint(&meta(1), &meta(1))];
+        for other in &others {
+            seen.extend([fingerprint(other, &meta(1)), fingerprint(&meta(1), other)]);
+        }
+        let different: std::collections::BTreeSet<_> = seen.iter().collect();
+        assert_eq!(different.len(), seen.len());
     }
 
     #[test]

@@ -28,12 +28,12 @@ impl Uploads {
         blake3::hash(key).to_hex()[..32].to_owned()
     }
 
-    /// The upload that was begun for this key from the same content, in parts of the same size.
-    pub fn find(&self, key: &[u8], mark: u64, part_size: u64) -> Option<String> {
+    /// The upload that was begun for this key from the same content, and the size of its parts.
+    pub fn find(&self, key: &[u8], mark: u64) -> Option<(String, u64)> {
         let text = std::fs::read_to_string(self.dir.as_ref()?.join(Self::name(key))).ok()?;
         let mut lines = text.lines();
-        let head = format!("{MAGIC} {mark} {part_size}");
-        (lines.next()? == head && lines.next()? == hex(key)).then(|| lines.next().map(str::to_owned)).flatten()
+        let part_size = lines.next()?.strip_prefix(&format!("{MAGIC} {mark} "))?.parse().ok().filter(|&size| size > 0)?;
+        (lines.next()? == hex(key)).then(|| Some((lines.next()?.to_owned(), part_size))).flatten()
     }
 
     /// The upload that was begun for this key, whatever of.
@@ -100,8 +100,8 @@ mod tests {
         first.note(b"a/b\n", 1, 8, "id");
         assert!(first.stale().is_empty());
         let second = open();
-        assert_eq!(second.find(b"a/b\n", 1, 8).as_deref(), Some("id"));
-        assert_eq!(second.find(b"a/b\n", 2, 8), None, "other content");
+        assert_eq!(second.find(b"a/b\n", 1), Some(("id".to_owned(), 8)));
+        assert_eq!(second.find(b"a/b\n", 2), None, "other content");
         assert_eq!((second.of(b"a/b\n").as_deref(), second.of(b"a/b")), (Some("id"), None));
         assert_eq!(second.stale(), [(b"a/b\n".to_vec(), "id".to_owned())]);
         second.forget(b"a/b\n");

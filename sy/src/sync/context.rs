@@ -7,11 +7,11 @@ use super::compare::{Rules, decide};
 use super::control::Control;
 use super::dir::{Dir, Finisher};
 use super::event::{Action, ActionEvent, Level, Observer, Reason};
+use super::known::Known;
 use super::owners::Owners;
 use super::stats::Tally;
 use crate::cli::Options;
 use crate::error::{ErrorKind, SyncError};
-use crate::state::Index;
 use crate::transport::local::fits;
 use crate::transport::{Applied, Done, Doomed, Endpoint, Kind, Lane, Meta, Op, What};
 
@@ -30,7 +30,7 @@ pub struct Context<'r> {
     pub dest_root: Option<(u64, u64)>,
     pub rules: Rules,
     /// Hears which contents were found equal.
-    pub known: Option<&'r Mutex<Index>>,
+    pub known: Option<&'r Known<'r>>,
     pub errors: Mutex<Vec<SyncError>>,
     /// The destination is not what was listed.
     pub conflicts: AtomicBool,
@@ -167,6 +167,9 @@ impl Context<'_> {
         if transfer && op.source.size >= 1 << 20 {
             self.control.set_current(&dir.key_of(&op.name));
         }
+        if let (true, Some(known)) = (transfer, self.known) {
+            op.write_out = !known.make_pages_clean();
+        }
         add(&self.control.active, 1);
         let outcome = match self.lane {
             Some(lane) if self.dry_run() => lane.examine(dir, op).map(Done::from),
@@ -183,8 +186,15 @@ impl Context<'_> {
     }
 
     /// Carries out operations of one directory together. `failed` hears of those that went wrong.
-    pub fn perform_all(&self, dir: &Dir<'_>, ops: &mut [Op], failed: &mut dyn FnMut(&Op, SyncError)) {
+    pub fn perform_all(&self, dir: &Dir<'_>, ops: &mut Vec<Op>, failed: &mut dyn FnMut(&Op, SyncError)) {
         let Some(lane) = self.lane else { return };
+        ops.retain_mut(|op| {
+            op.what != What::Ask
+                || self.decided(dir, op).unwrap_or_else(|error| {
+                    failed(op, error);
+                    false
+                })
+        });
         if let Some(large) = ops.iter().find(|op| op.source.size >= 1 << 20) {
             self.control.set_current(&dir.key_of(&large.name));
         }
@@ -208,7 +218,7 @@ impl Context<'_> {
                     self.note(dir, op, dest);
                 }
                 if let (Some(made), Some(known)) = (&made, self.known) {
-                    known.lock().unwrap_or_else(PoisonError::into_inner).note_made(&dir.key_of(&op.name), &op.source, made);
+                    known.note_made(&dir.key_of(&op.name), &op.source, made);
                 }
                 if op.what != What::Nothing {
                     self.applied(dir, op, applied, false);
@@ -253,7 +263,7 @@ impl Context<'_> {
     /// Both sides are equal: the next run need not look so closely.
     fn note(&self, dir: &Dir<'_>, op: &Op, dest: &Meta) {
         if let Some(known) = self.known {
-            known.lock().unwrap_or_else(PoisonError::into_inner).note(&dir.key_of(&op.name), &op.source, dest);
+            known.note(&dir.key_of(&op.name), &op.source, dest);
         }
     }
 

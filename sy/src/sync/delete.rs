@@ -46,6 +46,9 @@ impl Graveyard {
             note.extend_from_slice(&time.seconds.to_le_bytes());
             note.extend_from_slice(&time.nanos.to_le_bytes());
         }
+        let tag = doomed.tag.as_deref().unwrap_or_default();
+        note.extend_from_slice(&(tag.len() as u32).to_le_bytes());
+        note.extend_from_slice(tag);
         if note.len() > IN_MEMORY {
             let file = match &mut self.file {
                 Some(file) => file,
@@ -86,13 +89,16 @@ fn read_note(reader: &mut impl Read) -> std::io::Result<Option<(Doomed, Option<T
     }
     let mut key = vec![0; u32::from_le_bytes(length) as usize];
     reader.read_exact(&mut key)?;
-    let mut fixed = [0; 42];
+    let mut fixed = [0; 46];
     reader.read_exact(&mut fixed)?;
+    let mut tag = vec![0; u32::from_le_bytes(fixed[42..].try_into().unwrap_or_default()) as usize];
+    reader.read_exact(&mut tag)?;
+    let tag = Some(tag.into_boxed_slice()).filter(|tag| !tag.is_empty());
     let number = |at: usize| u64::from_le_bytes(fixed[at..at + 8].try_into().unwrap_or_default());
     let time =
         |at: usize| Time { seconds: number(at) as i64, nanos: u32::from_le_bytes(fixed[at + 8..at + 12].try_into().unwrap_or_default()) };
     let kind = KINDS[usize::from(fixed[0]) % KINDS.len()];
-    Ok(Some((Doomed { key, kind, size: number(2), ino: number(10), mtime: time(18) }, (fixed[1] == 1).then(|| time(30)))))
+    Ok(Some((Doomed { key, kind, size: number(2), ino: number(10), mtime: time(18), tag }, (fixed[1] == 1).then(|| time(30)))))
 }
 
 /// May this many deletions be made? Judged on all of them, before the first.
@@ -203,6 +209,7 @@ mod tests {
             size: n,
             ino: n * 3,
             mtime: Time { seconds: -(n as i64), nanos: 7 },
+            tag: n.is_multiple_of(3).then(|| format!("tag {n}").into_bytes().into()),
         };
         for n in 0..60_000 {
             graveyard

@@ -9,6 +9,7 @@ mod dir;
 mod event;
 mod frame;
 mod hardlinks;
+mod known;
 mod owners;
 mod plan;
 mod pool;
@@ -33,17 +34,16 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use apply::Work;
 use compare::Rules;
 use context::Context;
+use known::Known;
 use owners::Renamed;
 use plan::Planner;
 use pool::{Closer, Pool};
-use preflight::Sides;
 use scan::ReadAhead;
 
 use crate::cli::{Options, both_names};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::filter::{Filter, FilterSpec};
 use crate::path::SyncPath;
-use crate::state::Index;
 use crate::transport::access::Accesses;
 use crate::transport::open::{self, Opened};
 use crate::transport::{Endpoint, Time};
@@ -142,7 +142,7 @@ fn run_inner(
         Some(dest) => Some(open::lane(&sides.source, dest, options, precision, control, tally)?),
         None => None,
     };
-    let known = index(&sides, options).map(Mutex::new);
+    let known = Known::open(&sides, options);
     let cx = Context {
         options,
         control,
@@ -164,40 +164,12 @@ fn run_inner(
         lane.end(sides.only());
     }
     errors.extend(cx.take_errors());
-    if let (Some(known), false) = (known, options.dry_run) {
-        let index = known.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Err(error) = index.finish(outcome.is_ok() && !control.should_stop()) {
-            observer.log(Level::Warning, &format!("what was compared could not be remembered: {error}"));
-        }
+    if let (Some(known), false) = (known, options.dry_run)
+        && let Err(error) = known.finish(outcome.is_ok() && !control.should_stop())
+    {
+        observer.log(Level::Warning, &format!("what was compared could not be remembered: {error}"));
     }
     outcome
-}
-
-/// What was found equal by earlier runs: contents between local trees; whole entries where it costs requests to look.
-fn index(sides: &Sides, options: &Options) -> Option<Index> {
-    let dest = sides.dest.as_ref()?;
-    let identities = (sides.source.endpoint().identity(), dest.endpoint().identity());
-    let clouds = [&sides.source, dest].iter().any(|side| matches!(side, Opened::Cloud(_)));
-    match (sides.source.local(), dest.local()) {
-        (None, _) | (_, None) if !clouds => options.checksum.then(|| Index::open(&identities.0, &identities.1, b"")).flatten(),
-        (Some(source), Some(dest)) => {
-            if options.checksum && !options.dry_run {
-                // A page that is written through a memory map shows in the file's times only the first time after it was
-                // clean. So pages are made clean after the moment from which on changes count as new.
-                for side in [source.handle(), dest.handle()] {
-                    let _ = rustix::fs::syncfs(side);
-                }
-            }
-            options.checksum.then(|| Index::open(&identities.0, &identities.1, b"")).flatten()
-        }
-        // On a host a file is known by its size and a time of whole seconds only: that is no proof that it is the same still.
-        _ if [&sides.source, dest].into_iter().any(|side| matches!(side, Opened::Sftp(_))) => None,
-        _ => {
-            let keep = (options.preserve_times, options.preserve_permissions, options.preserve_owner);
-            let one = sides.only().map(<[u8]>::to_vec);
-            Index::open(&identities.0, &identities.1, format!("{keep:?} {} {one:?}", options.checksum).as_bytes())
-        }
-    }
 }
 
 /// One way through: plan and apply side by side, then links, second tries, deletions.
@@ -210,13 +182,9 @@ fn carry_out(cx: &Context<'_>, start: plan::Start, filter: &Filter, spared: Vec<
     std::thread::scope(|threads| {
         let _closer = Closer(&work.pool);
         let workers = cx.lane.and_then(|lane| lane.pace().workers).unwrap_or_else(|| workers(cx.options));
-        for n in 1..workers {
-            let pool = &work.pool;
-            std::thread::Builder::new()
-                .name(format!("sypy-{n}"))
-                .spawn_scoped(threads, move || pool.work())
-                .map_err(|error| SyncError::new(ErrorKind::Io, format!("can't start a thread: {error}")))?;
-        }
+        // The planner is one of them.
+        let started = work.pool.start(threads, workers.saturating_sub(1));
+        started.map_err(|error| SyncError::new(ErrorKind::Io, format!("can't start a thread: {error}")))?;
         let mut planner = Planner::new(cx, &work, &ahead, (descriptors / 12).clamp(1, 64), spared);
         let walked = planner.walk(start, filter.root());
         work.pool.drain();

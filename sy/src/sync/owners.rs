@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::error::Result;
 use crate::transport::accounts::{Accounts, MOST, Who};
-use crate::transport::{Capabilities, Endpoint, Found, Listing, Meta};
+use crate::transport::{Capabilities, Endpoint, Found, Listing, Meta, NO_ID};
 
 /// So many are remembered, at most.
 const REMEMBERED: usize = 1 << 16;
@@ -34,7 +34,7 @@ impl<'r> Owners<'r> {
         let mut metas: Vec<&mut Meta> = metas.filter(|meta| meta.known.owner).collect();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         for (who, of) in [(Who::User, (|meta| &mut meta.uid) as fn(&mut Meta) -> &mut u32), (Who::Group, |meta| &mut meta.gid)] {
-            let mut new: Vec<u32> = metas.iter_mut().map(|meta| *of(meta)).filter(|id| *id != 0).collect();
+            let mut new: Vec<u32> = metas.iter_mut().map(|meta| *of(meta)).filter(|id| *id != 0 && *id != NO_ID).collect();
             new.sort_unstable();
             new.dedup();
             if known.len() > REMEMBERED {

@@ -2,8 +2,8 @@
 //!
 //! One thread plans; what it decides is in order and the same in a dry run. Deletions are only gathered here.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, PoisonError};
 
 use super::apply::{After, Work};
 use super::compare::{decide, same_content};
@@ -18,7 +18,7 @@ use crate::cli::Links;
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::filter::Scope;
 use crate::transport::local::fits;
-use crate::transport::{Doomed, Held, Kind, Listing, Meta, Op, What, child_key};
+use crate::transport::{Doomed, Held, Kind, Lane, Listing, Meta, Op, What, child_key};
 
 /// A job has about this many bytes at most.
 const JOB_BYTES: u64 = 8 << 20;
@@ -147,6 +147,12 @@ impl<'w, 'r> Planner<'w, 'r> {
         for (_, error) in dest.iter().flat_map(|listing| &listing.unknown) {
             self.incomplete = true;
             self.cx.fail(error.clone());
+        }
+        if let Some(own) = source.as_ref().map(|listing| listing.own).filter(|&own| own > 0) {
+            let path = self.cx.source.path_of(&dir.key);
+            let path = String::from_utf8_lossy(&path);
+            self.cx.log(Level::Warning, &format!("left out {path}: it stands for the directory itself, but has {own} bytes of content"));
+            self.cx.skipped(&dir.key, Kind::File, own, Reason::NotPreserved);
         }
         let scope = match self.scope(parent_scope, &dir, source.as_ref()) {
             Ok(scope) => scope,
@@ -388,32 +394,29 @@ impl<'w, 'r> Planner<'w, 'r> {
         let cx = self.cx;
         let Some(frame) = self.frames.last() else { return Ok(()) };
         let (Some(listing), Some(i)) = (&frame.source, row.source) else { return Ok(()) };
-        let (meta, target) = (listing.item(i as usize).meta, listing.item(i as usize).target.clone());
-        let name: Box<[u8]> = listing.name(i as usize).into();
+        let (meta, target, name) = (listing.item(i as usize).meta, &listing.item(i as usize).target, listing.name(i as usize));
         cx.tally.files_scanned.fetch_add(1, Relaxed);
         cx.control.scanned.fetch_add(1, Relaxed);
         if meta.kind == Kind::Symlink && cx.options.links == Links::Skip {
             cx.skipped(&key, Kind::Symlink, 0, Reason::NotPreserved);
             return Ok(());
         }
-        if self.is_unknown_at_dest(&name) {
+        if self.is_unknown_at_dest(name) {
             return Ok(());
         }
         let twin = row.dest.and_then(|j| frame.dest.as_ref().map(|listing| listing.item(j as usize)));
         let dir_in_the_way = match (&frame.dest, twin) {
-            (Some(dest), None) if listing.find(&name, true).is_none() || !cx.dest.is_some_and(|dest| dest.capabilities().any_name) => {
-                dest.find(&name, true).map(|j| dest.item(j).meta)
+            (Some(dest), None) if listing.find(name, true).is_none() || !cx.dest.is_some_and(|dest| dest.capabilities().any_name) => {
+                dest.find(name, true).map(|j| dest.item(j).meta)
             }
             _ => None,
         };
         let dest = twin.map(|item| item.meta).or(dir_in_the_way);
-        let dest_target = twin.and_then(|item| item.target.clone());
-        let decision = decide(&cx.rules, &meta, target.as_deref(), dest.as_ref(), dest_target.as_deref());
+        let dest_target = twin.and_then(|item| item.target.as_deref());
+        let decision = decide(&cx.rules, &meta, target.as_deref(), dest.as_ref(), dest_target);
         let decision = match (decision, self.cx.known, &dest) {
             // Read and found equal before, and neither side changed since.
-            (Ok((What::CopyIfDifferent | What::Ask, _)), Some(known), Some(dest))
-                if known.lock().unwrap_or_else(PoisonError::into_inner).equal(&key, &meta, dest) =>
-            {
+            (Ok((What::CopyIfDifferent | What::Ask, _)), Some(known), Some(dest)) if known.equal(&key, &meta, dest) => {
                 same_content(&cx.rules, &meta, dest)
             }
             (decision, _, _) => decision,
@@ -428,10 +431,11 @@ impl<'w, 'r> Planner<'w, 'r> {
             }
         };
         let (name, source_name) = match &self.rename {
-            Some(new) => (new.clone(), Some(name)),
-            None => (name, None),
+            Some(new) => (new.clone(), Some(name.into())),
+            None => (name.into(), None),
         };
-        let mut op = Op { name, source_name, source: meta, target, dest, dest_target, what, reason };
+        let (target, dest_target) = (target.clone(), dest_target.map(Into::into));
+        let mut op = Op { name, source_name, source: meta, target, dest, dest_target, what, reason, write_out: false };
         let mut blocked = false;
         if dir_in_the_way.is_some() {
             if cx.options.delete {
@@ -548,7 +552,7 @@ impl<'w, 'r> Planner<'w, 'r> {
         let Some(listing) = &frame.dest else { return };
         // What the source has under that name could not be read: it may be the same.
         let unknown = frame.source.as_ref().is_some_and(|source| source.unknown.iter().any(|(name, _)| **name == *listing.name(j)));
-        let meta = listing.item(j).meta;
+        let (meta, tag) = (listing.item(j).meta, listing.item(j).target.clone().filter(|_| listing.item(j).meta.tagged));
         if self.spared.iter().any(|spared| key == *spared || key.strip_prefix(spared.as_slice()).is_some_and(|rest| rest.starts_with(b"/")))
         {
             return self.hold();
@@ -564,7 +568,7 @@ impl<'w, 'r> Planner<'w, 'r> {
         if !self.cx.options.delete || unknown || self.has_other_kind(frame, listing.name(j), &key, meta.kind) {
             return self.hold();
         }
-        let doomed = Doomed { key, kind: meta.kind, size: meta.size, ino: meta.ino, mtime: meta.mtime };
+        let doomed = Doomed { key, kind: meta.kind, size: meta.size, ino: meta.ino, mtime: meta.mtime, tag };
         if meta.kind != Kind::Dir {
             return self.doom(doomed);
         }
@@ -601,7 +605,8 @@ impl<'w, 'r> Planner<'w, 'r> {
 
     fn doom(&mut self, doomed: Doomed) {
         let Some(frame) = self.frames.last() else { return };
-        let restore = frame.dir.like.filter(|_| self.cx.rules.keep.times).map(|like| like.mtime);
+        let restores = self.cx.rules.keep.times || self.cx.lane.is_some_and(Lane::restores_dirs);
+        let restore = frame.dir.like.filter(|_| restores).map(|like| like.mtime);
         if let Err(error) = self.graveyard.push(&doomed, restore) {
             // Without a full list of deletions none is made.
             self.incomplete = true;

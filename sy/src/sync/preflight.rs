@@ -15,7 +15,8 @@ use crate::transport::access::{Access, Accesses};
 use crate::transport::cloud::{CloudEndpoint, plain_key};
 use crate::transport::local::{Aside, Follow, LocalEndpoint};
 use crate::transport::open::{self, Opened};
-use crate::transport::ssh::{SshEndpoint, deploy, sftp};
+use crate::transport::ssh::connect::Target;
+use crate::transport::ssh::{Here, SshConfig, SshEndpoint, boot, deploy, sftp};
 use crate::transport::{Capabilities, Endpoint, Kind, Listing, Meta};
 
 /// As `both_names` would name it together with its value.
@@ -46,7 +47,11 @@ pub fn check_options(source: &SyncPath, dest: &SyncPath, options: &Options) -> R
     let on_host = source.is_on_host() || dest.is_on_host();
     for (set, name, why) in [
         (options.compress && !on_host, "compress", "only what travels over SSH is compressed"),
-        (options.daemon_auto && !on_host, "daemon_auto", "only connections over SSH are kept"),
+        (
+            options.daemon_auto && ![source, dest].into_iter().any(|path| path.is_on_host() && !is_sftp(path)),
+            "daemon_auto",
+            "only connections to an agent over SSH are kept",
+        ),
         (options.bidirectional, "bidirectional", "this version of sypy syncs one way only"),
         (options.conflict_resolve != Options::default().conflict_resolve, "conflict_resolve", "this version of sypy syncs one way only"),
         (
@@ -126,8 +131,10 @@ struct From {
     /// One entry of it; its contents otherwise.
     one: Option<Vec<u8>>,
     what: Kind,
-    /// The path without links, for the local ones.
+    /// The path without links, for those on this machine.
     real: PathBuf,
+    /// The same directory, where a host turned out to be this machine.
+    twin: Option<LocalEndpoint>,
 }
 
 /// A local source, open.
@@ -161,7 +168,7 @@ pub fn open(source: &SyncPath, dest: &SyncPath, options: &mut Options, accesses:
     let from = match source.as_local() {
         Some(path) => {
             let LocalSource { opened, one, what, real } = open_local_source(path, source.has_trailing_slash(), follow, control)?;
-            From { opened: Opened::Local(opened), one, what, real }
+            From::new(Opened::Local(opened), one, what, real)
         }
         None if source.is_on_host() => open_host_source(source, options, &accesses.source, follow, control, &mut notes)?,
         None => open_cloud_source(source, &accesses.source, control)?,
@@ -202,19 +209,28 @@ pub fn open_local_source(from: &Path, trailing_slash: bool, follow: Follow, cont
     Ok(LocalSource { opened, one, what, real })
 }
 
-fn open_ssh_source(source: &SyncPath, access: &Access, follow: Follow, control: &Control) -> Result<From> {
+fn open_ssh_source(source: &SyncPath, options: &Options, access: &Access, follow: Follow, control: &Control) -> Result<From> {
     let config = access.ssh.clone().unwrap_or_default();
-    let endpoint = SshEndpoint::source(source, &config, follow, &control.stop())?;
+    let endpoint = SshEndpoint::source(source, &config, follow, options, &control.stop())?;
     let one = endpoint.one().map(<[u8]>::to_vec);
     let what = if endpoint.is_dir() { Kind::Dir } else { Kind::File };
-    Ok(From { opened: Opened::Ssh(Box::new(endpoint)), one, what, real: PathBuf::new() })
+    // On this machine it may overlap the destination.
+    let twin = endpoint.here().map(|path| PathBuf::from(OsStr::from_bytes(path)));
+    let real = twin
+        .as_ref()
+        .map_or_else(PathBuf::new, |path| one.as_ref().map_or_else(|| path.clone(), |name| path.join(OsStr::from_bytes(name))));
+    let twin = twin.and_then(|path| LocalEndpoint::open(&path, Follow::Never, control).ok());
+    Ok(From { twin, ..From::new(Opened::Ssh(Box::new(endpoint)), one, what, real) })
 }
 
 fn open_ssh_dest(dest: &SyncPath, from: &From, options: &mut Options, access: &Access, control: &Control) -> Result<Dest> {
     from.must_hold_something()?;
     let config = access.ssh.clone().unwrap_or_default();
     let (one, source) = (from.one.as_deref(), from.opened.endpoint().capabilities());
-    let opened = SshEndpoint::dest(dest, &config, from.what == Kind::Dir, one, source, options, &control.stop())?;
+    // Attributes that no listing shows don't pass through here.
+    let source = if from.opened.local().is_some() { source } else { Capabilities { xattrs: false, acls: false, ..source } };
+    let here = from.place(dest, &config)?;
+    let opened = SshEndpoint::dest(dest, &config, from.what == Kind::Dir, one, source, options, here, &control.stop())?;
     let Some(endpoint) = opened else { return Ok((None, true, None)) };
     let Some(known) = endpoint.dest_known() else { return Ok((None, true, None)) };
     for (own, theirs) in [
@@ -236,13 +252,13 @@ fn open_cloud_source(source: &SyncPath, access: &Access, control: &Control) -> R
     let endpoint = |store, path: &[u8]| CloudEndpoint::new(store, path, control.stop(), true);
     let Some(key) = source.path.strip_suffix(b"/").map_or(Some(source.path.as_slice()).filter(|key| !key.is_empty()), |_| None) else {
         let root = source.path.strip_suffix(b"/").unwrap_or_default();
-        return Ok(From { opened: Opened::Cloud(endpoint(store, root)), one: None, what: Kind::Dir, real: PathBuf::new() });
+        return Ok(From::new(Opened::Cloud(endpoint(store, root)), None, Kind::Dir, PathBuf::new()));
     };
     let (root, name) = crate::transport::split_key(key);
     let endpoint = endpoint(store, root);
     let gone = || SyncError::new(ErrorKind::NotFound, "nothing is there").at("open the source", source.to_bytes());
     let (meta, _) = endpoint.stat(b"", name)?.ok_or_else(gone)?;
-    Ok(From { opened: Opened::Cloud(endpoint), one: Some(name.to_vec()), what: meta.kind, real: PathBuf::new() })
+    Ok(From::new(Opened::Cloud(endpoint), Some(name.to_vec()), meta.kind, PathBuf::new()))
 }
 
 /// Is it to be reached over SFTP, whatever else the host has?
@@ -269,7 +285,7 @@ fn open_host_source(
     notes: &mut Vec<String>,
 ) -> Result<From> {
     if !is_sftp(source) {
-        match open_ssh_source(source, access, follow, control) {
+        match open_ssh_source(source, options, access, follow, control) {
             Err(error)
                 if deploy::is_absence(&error)
                     && follow == Follow::Never
@@ -317,12 +333,12 @@ fn open_sftp_source(source: &SyncPath, options: &Options, access: &Access, contr
     let one = if source.has_trailing_slash() { None } else { place.parent() };
     let Some((parent, name)) = one else {
         let endpoint = place.open(false).map_err(fail)?;
-        return Ok(From { opened: Opened::Sftp(endpoint), one: None, what: Kind::Dir, real: PathBuf::new() });
+        return Ok(From::new(Opened::Sftp(endpoint), None, Kind::Dir, PathBuf::new()));
     };
     let endpoint = parent.open(false).map_err(fail)?;
     let gone = || SyncError::os(Errno::NOENT, "open the source", source.to_bytes());
     let (meta, _) = endpoint.stat(b"", &name)?.ok_or_else(gone)?;
-    Ok(From { opened: Opened::Sftp(endpoint), one: Some(name), what: meta.kind, real: PathBuf::new() })
+    Ok(From::new(Opened::Sftp(endpoint), Some(name), meta.kind, PathBuf::new()))
 }
 
 /// The open destination, whether it has yet to be made, and the name there of a single entry.
@@ -423,8 +439,8 @@ fn open_sftp_dest(dest: &SyncPath, from: &From, options: &mut Options, access: &
         return Err(SyncError::unsupported("durable can't be honoured: the server lacks the extension fsync@openssh.com"));
     }
     fit(options, from.distant_capabilities(), endpoint.capabilities(), dest)?;
-    if let Opened::Sftp(source) = &from.opened {
-        refuse_distant_overlap(source, &endpoint, from, as_name.as_deref(), dest)?;
+    if matches!(from.opened, Opened::Sftp(_) | Opened::Ssh(_)) {
+        refuse_distant_overlap(from.opened.endpoint(), &endpoint, from, as_name.as_deref(), dest)?;
     }
     if control.should_stop() {
         return Err(SyncError::cancelled());
@@ -454,6 +470,10 @@ fn check_plain_backup_dir(options: &Options) -> Result<()> {
 fn refuse_distant_overlap(source: &dyn Endpoint, dest: &dyn Endpoint, from: &From, as_name: Option<&[u8]>, named: &SyncPath) -> Result<()> {
     let whole = |endpoint: &dyn Endpoint, name: Option<&[u8]>| {
         let mut whole = endpoint.identity();
+        // One host may be reached both ways.
+        if let Some(host) = whole.strip_prefix(b"sftp://") {
+            whole = [b"ssh://", host].concat();
+        }
         for part in [Some(&b""[..]), name] {
             let Some(part) = part else { continue };
             whole.extend_from_slice(part);
@@ -478,14 +498,36 @@ fn refuse_distant_overlap(source: &dyn Endpoint, dest: &dyn Endpoint, from: &Fro
 }
 
 impl From {
+    fn new(opened: Opened, one: Option<Vec<u8>>, what: Kind, real: PathBuf) -> Self {
+        Self { opened, one, what, real, twin: None }
+    }
+
     fn needs<'f>(&'f self, holds_something: &'f dyn Fn() -> Result<()>) -> Needs<'f> {
         Needs {
             what: self.what,
             one: self.one.as_deref(),
-            local: self.opened.local().map(|opened| (opened, self.real.as_path())),
+            local: self.opened.local().or(self.twin.as_ref()).map(|opened| (opened, self.real.as_path())),
             capabilities: self.distant_capabilities(),
             holds_something,
         }
+    }
+
+    /// Where the source is, for a destination on a host, which must not overlap with it.
+    fn place(&self, dest: &SyncPath, config: &SshConfig) -> Result<Option<Here>> {
+        Ok(match &self.opened {
+            Opened::Local(source) => {
+                let whole = self.real.as_os_str().as_bytes().to_vec();
+                Some(Here { boot: boot(), root: source.real_path().to_vec(), whole, meta: Some(source.root_meta()?) })
+            }
+            Opened::Ssh(source) => Some(source.place()),
+            Opened::Sftp(source) => {
+                let (host, root) = source.place();
+                let whole = real(root, self.one.as_deref()).into_os_string().into_encoded_bytes();
+                let one_host = Target::of(dest).is_some_and(|target| target.id(config) == host);
+                one_host.then(|| Here { boot: Vec::new(), root: root.to_vec(), whole, meta: None })
+            }
+            Opened::Cloud(_) => None,
+        })
     }
 
     /// What a source that is not local can tell; every local one tells all.

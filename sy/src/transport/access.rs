@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::cloud::{AzureConfig, GcsConfig, S3Config};
+use super::opendal_config::OpenDalConfig;
 use super::ssh::SshConfig;
 use crate::error::Result;
 
@@ -35,8 +36,7 @@ pub struct Access {
     pub gcs: Option<Login<GcsConfig>>,
     pub azure: Option<Login<AzureConfig>>,
     pub ssh: Option<SshConfig>,
-    /// Options of an OpenDAL service, by name.
-    pub opendal: Vec<(String, String)>,
+    pub opendal: Option<OpenDalConfig>,
 }
 
 /// The configs of both sides.

@@ -109,6 +109,7 @@ pub trait Plain {
     }
 }
 
+impl Plain for bool {}
 impl Plain for u64 {}
 impl Plain for u16 {}
 impl Plain for String {}

@@ -94,6 +94,7 @@ pub struct Meta {
     pub ctime: Time,
     /// Permission bits, with set-id and sticky: 0o7777 at most.
     pub mode: u32,
+    /// `NO_ID` where only one of the two is known.
     pub uid: u32,
     pub gid: u32,
     pub nlink: u32,
@@ -140,6 +141,9 @@ pub struct Item {
     pub target: Option<Box<[u8]>>,
 }
 
+/// An owner or group that is not known, and is left as it is.
+pub const NO_ID: u32 = u32::MAX;
+
 /// One directory, complete and in key order: byte order, a directory sorting as `name/`.
 #[derive(Debug, Default)]
 pub struct Listing {
@@ -151,6 +155,8 @@ pub struct Listing {
     pub unknown: Vec<(Box<[u8]>, SyncError)>,
     /// Temporary files that an earlier run left behind.
     pub leftovers: Vec<Box<[u8]>>,
+    /// Bytes in an object that stands for the directory itself, and so has no name in it.
+    pub own: u64,
 }
 
 impl Listing {

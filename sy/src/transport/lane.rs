@@ -22,6 +22,8 @@ pub struct Op {
     pub dest_target: Option<Box<[u8]>>,
     pub what: What,
     pub reason: Reason,
+    /// The pages of both files have to be made clean before they are read.
+    pub write_out: bool,
 }
 
 impl Op {
@@ -84,6 +86,8 @@ pub struct Doomed {
     pub size: u64,
     pub ino: u64,
     pub mtime: Time,
+    /// Tag of an object, as it was listed.
+    pub tag: Option<Box<[u8]>>,
 }
 
 /// Keeps both directories of a pair open while it lives.
@@ -166,6 +170,11 @@ pub trait Lane: Send + Sync {
 
     /// Removes entries of one directory, all files or all directories; `report` hears of each.
     fn remove(&self, dir_key: &[u8], doomed: &[Doomed], report: &mut dyn FnMut(&Doomed, Result<()>));
+
+    /// Does a directory go with the last that is in it, so that `touch_dir` is wanted whether times are preserved or not?
+    fn restores_dirs(&self) -> bool {
+        false
+    }
 
     /// Sets the modification time of a directory of the destination, after deletions in it.
     fn touch_dir(&self, key: &[u8], mtime: Time) -> Result<()>;

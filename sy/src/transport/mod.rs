@@ -14,12 +14,14 @@ pub mod local;
 pub mod open;
 #[cfg(feature = "opendal")]
 mod opendal;
+#[path = "opendal/config.rs"]
+pub mod opendal_config;
 mod source;
 pub mod ssh;
 
 #[cfg(test)]
 pub(crate) use entry::sample;
-pub use entry::{Found, Item, Kind, Known, Listing, Meta, Time, key_order};
+pub use entry::{Found, Item, Kind, Known, Listing, Meta, NO_ID, Time, key_order};
 pub use lane::{Applied, Done, Doomed, Held, Lane, Op, Pace, Settled, What};
 pub(crate) use source::Source;
 

@@ -2,10 +2,10 @@
 
 use super::access::Access;
 use super::accounts::Here;
-use super::cloud::{CloudEndpoint, DownloadLane, LocalSource, RelayLane, Store, UploadLane};
+use super::cloud::{CloudEndpoint, DownloadLane, LocalSource, ObjectSource, RelayLane, Store, UploadLane};
 use super::local::{LocalEndpoint, LocalLane, Reader};
 use super::ssh::sftp::{self, SftpEndpoint, SftpReader};
-use super::ssh::{PullLane, PushLane, SshEndpoint};
+use super::ssh::{PullLane, PushLane, RelayLane as HostRelayLane, SshEndpoint, SshReader, pace, relay_pace};
 use super::{Endpoint, Lane};
 use crate::cli::Options;
 use crate::error::{Result, SyncError};
@@ -113,6 +113,7 @@ pub fn lane<'r>(
 ) -> Result<Box<dyn Lane + 'r>> {
     let local = |source: &'r LocalEndpoint| LocalSource(Reader::new(source), tally);
     let host = |source: &'r SftpEndpoint| SftpReader { at: source, tally };
+    let objects = |source: &'r CloudEndpoint| ObjectSource::new(source, options, precision, control, tally);
     Ok(match (source, dest) {
         (Opened::Local(source), Opened::Local(dest)) => Box::new(LocalLane::new(source, dest, options, precision, control, tally)?),
         (Opened::Local(source), Opened::Cloud(dest)) => Box::new(UploadLane::new(local(source), dest, options, control, tally)),
@@ -120,13 +121,30 @@ pub fn lane<'r>(
         (Opened::Cloud(source), Opened::Cloud(dest)) => Box::new(RelayLane::new(source, dest, options, control, tally)),
         (Opened::Local(source), Opened::Ssh(dest)) => Box::new(PushLane::new(source, dest, options, precision, control, tally)),
         (Opened::Ssh(source), Opened::Local(dest)) => Box::new(PullLane::new(source, dest, options, precision, control, tally)?),
-        (Opened::Ssh(_), _) | (_, Opened::Ssh(_)) => return Err(SyncError::unsupported("an SSH host can't be synced with that yet")),
+        (Opened::Ssh(source), Opened::Ssh(dest)) => {
+            Box::new(HostRelayLane::new(SshReader::new(source, tally), dest, options, precision, pace(options), control, tally))
+        }
+        (Opened::Sftp(source), Opened::Ssh(dest)) => {
+            Box::new(HostRelayLane::new(host(source), dest, options, precision, relay_pace(options, None), control, tally))
+        }
+        (Opened::Ssh(source), Opened::Cloud(dest)) => {
+            Box::new(UploadLane::new(SshReader::new(source, tally), dest, options, control, tally))
+        }
+        (Opened::Ssh(source), Opened::Sftp(dest)) => {
+            Box::new(sftp::PushLane::new(SshReader::new(source, tally), dest, options, precision, control, tally))
+        }
+        (Opened::Cloud(source), Opened::Ssh(dest)) => {
+            let pace = relay_pace(options, source.connections());
+            Box::new(HostRelayLane::new(objects(source), dest, options, precision, pace, control, tally))
+        }
         (Opened::Local(source), Opened::Sftp(dest)) => {
             Box::new(sftp::PushLane::new(local(source), dest, options, precision, control, tally))
         }
         (Opened::Sftp(source), Opened::Local(dest)) => Box::new(sftp::PullLane::new(source, dest, options, precision, control, tally)?),
         (Opened::Sftp(source), Opened::Sftp(dest)) => Box::new(sftp::PushLane::new(host(source), dest, options, precision, control, tally)),
         (Opened::Sftp(source), Opened::Cloud(dest)) => Box::new(UploadLane::new(host(source), dest, options, control, tally)),
-        (Opened::Cloud(_), Opened::Sftp(_)) => return Err(SyncError::unsupported("from a bucket to a host over SFTP: not yet")),
+        (Opened::Cloud(source), Opened::Sftp(dest)) => {
+            Box::new(sftp::PushLane::new(objects(source), dest, options, precision, control, tally))
+        }
     })
 }

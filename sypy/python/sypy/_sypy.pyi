@@ -20,6 +20,7 @@ __all__ = [
     "GcsConfig",
     "ListEntry",
     "ListIterator",
+    "OpenDalConfig",
     "ProgressSnapshot",
     "S3Config",
     "SshConfig",
@@ -44,7 +45,7 @@ _Patterns: TypeAlias = str | bytes | Sequence[str | bytes]
 _Size: TypeAlias = int | str
 _Span: TypeAlias = float | str | timedelta
 _Credentials: TypeAlias = Callable[[], Mapping[str, str | datetime | None]]
-_AnyConfig: TypeAlias = S3Config | GcsConfig | AzureConfig | SshConfig
+_AnyConfig: TypeAlias = S3Config | GcsConfig | AzureConfig | SshConfig | OpenDalConfig
 _Action: TypeAlias = ChangeAction | Literal["create", "update", "delete", "skip"]
 
 @type_check_only
@@ -78,7 +79,15 @@ class _OpenFile(Protocol):
 _Location: TypeAlias = _Path | SyncPath | _UniversalPath | _CloudPath | _OpenFile
 
 @type_check_only
-class _Options(TypedDict, total=False):
+class _Configs(TypedDict, total=False):
+    s3: S3Config | None
+    gcs: GcsConfig | None
+    azure: AzureConfig | None
+    ssh: SshConfig | None
+    opendal: OpenDalConfig | None
+
+@type_check_only
+class _Options(_Configs, total=False):
     dry_run: bool
     delete: bool
     delete_threshold: int
@@ -128,10 +137,6 @@ class _Options(TypedDict, total=False):
     timeout: _Span | None
     daemon_auto: bool
     on_error: Literal["raise", "collect"]
-    s3: S3Config | None
-    gcs: GcsConfig | None
-    azure: AzureConfig | None
-    ssh: SshConfig | None
     source_options: _AnyConfig | None
     dest_options: _AnyConfig | None
 
@@ -156,11 +161,7 @@ def ls(
     max_depth: int | None = None,
     files_only: bool = False,
     dirs_only: bool = False,
-    *,
-    s3: S3Config | None = None,
-    gcs: GcsConfig | None = None,
-    azure: AzureConfig | None = None,
-    ssh: SshConfig | None = None,
+    **configs: Unpack[_Configs],
 ) -> list[ListEntry]: ...
 def ls_iter(
     path: _Location,
@@ -168,11 +169,7 @@ def ls_iter(
     max_depth: int | None = None,
     files_only: bool = False,
     dirs_only: bool = False,
-    *,
-    s3: S3Config | None = None,
-    gcs: GcsConfig | None = None,
-    azure: AzureConfig | None = None,
-    ssh: SshConfig | None = None,
+    **configs: Unpack[_Configs],
 ) -> ListIterator: ...
 def parse_path(path: _Location) -> SyncPath: ...
 def main(argv: Sequence[str | bytes]) -> int: ...
@@ -296,6 +293,8 @@ class SyncOptions:
     def azure(self) -> AzureConfig | None: ...
     @property
     def ssh(self) -> SshConfig | None: ...
+    @property
+    def opendal(self) -> OpenDalConfig | None: ...
     @property
     def source_options(self) -> _AnyConfig | None: ...
     @property
@@ -522,6 +521,67 @@ class SshConfig:
     def agent_path(self) -> str | None: ...
     @property
     def options(self) -> dict[str, str]: ...
+    @property
+    def pickle_secrets(self) -> bool: ...
+
+@type_check_only
+class _OpenDalConfigFields(TypedDict, total=False):
+    endpoint: str | None
+    user: str | None
+    password: str | None
+    token: str | None
+    root: str | None
+    disable_create_dir: bool | None
+    user_metadata_prefix: str | None
+    user_metadata_uri: str | None
+    key: _Path | None
+    known_hosts_strategy: str | None
+    bucket: str | None
+    bucket_id: str | None
+    application_key_id: str | None
+    application_key: str | None
+    pickle_secrets: bool
+
+@final
+class OpenDalConfig:
+    def __new__(cls, **fields: Unpack[_OpenDalConfigFields]) -> Self: ...
+    def replace(self, **changes: Unpack[_OpenDalConfigFields]) -> OpenDalConfig: ...
+    def to_dict(self, *, secrets: bool = False) -> dict[str, Any]: ...
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> OpenDalConfig: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __copy__(self) -> OpenDalConfig: ...
+    def __deepcopy__(self, _memo: Any) -> OpenDalConfig: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    @property
+    def endpoint(self) -> str | None: ...
+    @property
+    def user(self) -> str | None: ...
+    @property
+    def password(self) -> str | None: ...
+    @property
+    def token(self) -> str | None: ...
+    @property
+    def root(self) -> str | None: ...
+    @property
+    def disable_create_dir(self) -> bool | None: ...
+    @property
+    def user_metadata_prefix(self) -> str | None: ...
+    @property
+    def user_metadata_uri(self) -> str | None: ...
+    @property
+    def key(self) -> str | None: ...
+    @property
+    def known_hosts_strategy(self) -> str | None: ...
+    @property
+    def bucket(self) -> str | None: ...
+    @property
+    def bucket_id(self) -> str | None: ...
+    @property
+    def application_key_id(self) -> str | None: ...
+    @property
+    def application_key(self) -> str | None: ...
     @property
     def pickle_secrets(self) -> bool: ...
 

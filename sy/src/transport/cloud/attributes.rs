@@ -1,7 +1,7 @@
 //! A file's metadata as it travels with an object, under the names that others already use: rclone's `mtime`, s3fs's
 //! `mtime`, `mode`, `uid` and `gid`.
 
-use crate::transport::{Kind, Meta, Time};
+use crate::transport::{Kind, Meta, NO_ID, Time};
 
 /// File type bits of a mode.
 const TYPE: u32 = 0o170_000;
@@ -17,7 +17,22 @@ pub struct Attributes {
     pub uid: Option<u32>,
     pub gid: Option<u32>,
     pub content_type: Option<String>,
+    /// What others gave the object, as it goes along from one store to another. Lists do not tell it.
+    pub more: Option<Box<More>>,
 }
+
+/// What an object has besides: how its content is to be handled, and metadata that are not ours.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct More {
+    /// Names are those of HTTP, of `HANDLING`.
+    pub headers: Vec<(&'static str, String)>,
+    pub metadata: Vec<(String, String)>,
+}
+
+pub const HANDLING: [&str; 4] = ["cache-control", "content-disposition", "content-encoding", "content-language"];
+
+/// Metadata that are no file's: marks of a service of its own, and what is worked out anew.
+const NOT_CARRIED: [&str; 3] = ["hdi_isfolder", super::WHOLE, "goog-reserved-file-mtime"];
 
 /// How a time is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +53,14 @@ impl Attributes {
             uid: owner.then_some(meta.uid),
             gid: owner.then_some(meta.gid),
             content_type: content_type(name).map(str::to_owned),
+            more: None,
         }
+    }
+
+    /// The same without what others gave it.
+    #[must_use]
+    pub fn own(&self) -> Self {
+        Self { more: None, ..self.clone() }
     }
 
     pub fn is_link(&self) -> bool {
@@ -54,6 +76,41 @@ impl Attributes {
             "gid" => self.gid = value.trim().parse().ok().or(self.gid),
             _ => {}
         }
+    }
+
+    /// The same, for what is to go along with the object: what is not ours is kept.
+    pub fn take(&mut self, name: &str, value: &str) {
+        let is = |other: &&str| name.eq_ignore_ascii_case(other);
+        if ["mtime", "mode", "uid", "gid"].iter().any(is) {
+            self.set(name, value);
+        } else if !NOT_CARRIED.iter().any(is) {
+            self.more.get_or_insert_default().metadata.push((name.to_owned(), value.to_owned()));
+        }
+    }
+
+    /// How the content is to be handled, by one of `HANDLING`.
+    pub fn handle(&mut self, name: &'static str, value: Option<&str>) {
+        // What is framed on its way is not so where it lies.
+        let value =
+            value.map(|value| value.trim_start_matches("aws-chunked").trim_start_matches([',', ' '])).filter(|value| !value.is_empty());
+        if let Some(value) = value {
+            self.more.get_or_insert_default().headers.push((name, value.to_owned()));
+        }
+    }
+
+    pub fn headers(&self) -> &[(&'static str, String)] {
+        self.more.as_ref().map_or(&[], |more| &more.headers)
+    }
+
+    /// Metadata of others that can stand in headers.
+    pub fn foreign(&self) -> impl Iterator<Item = (&str, &str)> {
+        let plain = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        let printable = |value: &str| value.bytes().all(|b| (0x20..0x7f).contains(&b));
+        self.all_foreign().filter(move |(name, value)| plain(name) && printable(value))
+    }
+
+    pub fn all_foreign(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.more.iter().flat_map(|more| &more.metadata).map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// Names and values for the object's metadata.
@@ -74,9 +131,14 @@ impl Attributes {
             kind,
             mtime: self.mtime.unwrap_or(meta.mtime),
             mode: self.mode.map_or(default, |mode| mode & 0o7777),
-            uid: self.uid.unwrap_or(meta.uid),
-            gid: self.gid.unwrap_or(meta.gid),
-            known: super::super::Known { all: true, mtime: self.mtime.is_some(), mode: self.mode.is_some(), owner: self.uid.is_some() },
+            uid: self.uid.unwrap_or(NO_ID),
+            gid: self.gid.unwrap_or(NO_ID),
+            known: super::super::Known {
+                all: true,
+                mtime: self.mtime.is_some(),
+                mode: self.mode.is_some(),
+                owner: self.uid.is_some() || self.gid.is_some(),
+            },
             ..*meta
         }
     }
@@ -260,6 +322,21 @@ mod tests {
         assert_eq!(parse_http_date("Wed, 31 Mar 2021 9223372036854775807:20:00 GMT"), None);
         assert_eq!(parse_time("2021-03-31T10:00:00+9223372036854775807:00"), None);
         assert_eq!(parse_time("2021-03-31T10:9223372036854775807:00Z"), None);
+    }
+
+    #[test]
+    fn what_others_gave_an_object_goes_along() {
+        let mut attributes = Attributes::default();
+        for (name, value) in [("mtime", "5"), ("Color", "blue"), ("größe", "1"), ("size", "groß"), ("hdi_isfolder", "true")] {
+            attributes.take(name, value);
+        }
+        attributes.handle("content-encoding", Some("aws-chunked,gzip"));
+        attributes.handle("content-language", Some(""));
+        assert_eq!(attributes.mtime.map(|time| time.seconds), Some(5));
+        assert_eq!(attributes.foreign().collect::<Vec<_>>(), [("Color", "blue")]);
+        assert_eq!(attributes.all_foreign().count(), 3);
+        assert_eq!(attributes.headers(), [("content-encoding", "gzip".to_owned())]);
+        assert_eq!(attributes.own().more, None);
     }
 
     proptest::proptest! {

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{HeaderMap, Method};
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Proxy, SendBody};
 
 use super::CloudClientOptions;
 use super::gate::Gate;
 use super::quoted;
 use super::store::If;
+use super::tls;
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::Stop;
 
@@ -179,13 +179,15 @@ pub struct Http {
     patience: Duration,
     stop: Stop,
     pub requests: AtomicU64,
+    /// How often the service has asked for fewer.
+    pub throttled: AtomicU64,
     pub connections: Option<u64>,
     _watch: Option<Watch>,
 }
 
 impl Http {
-    /// `tls`: whether certificates will be needed; reading the system's takes a while.
-    pub fn new(options: &CloudClientOptions, tls: bool, stop: Stop) -> Result<Self> {
+    /// `encrypted`: whether certificates will be needed; reading the system's takes a while.
+    pub fn new(options: &CloudClientOptions, encrypted: bool, stop: Stop) -> Result<Self> {
         let stall = Duration::from_secs(options.request_timeout_secs);
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
@@ -209,8 +211,8 @@ impl Http {
             }
             None => config,
         };
-        if tls {
-            config = config.tls_config(TlsConfig::builder().root_certs(certificates(options)?).build());
+        if encrypted {
+            config = config.tls_config(tls::config(options)?);
         }
         let agent = Agent::new_with_config(config.build());
         let live: Arc<Live> = Arc::new(Mutex::new(Some(agent.clone())));
@@ -222,6 +224,7 @@ impl Http {
             patience: Duration::from_secs(options.retry_timeout_secs),
             stop,
             requests: AtomicU64::new(0),
+            throttled: AtomicU64::new(0),
             connections: options.max_connections,
             _watch: watch,
         })
@@ -247,6 +250,7 @@ impl Http {
     pub fn send(&self, dialect: &dyn Dialect, request: &Request<'_>) -> Result<Answer> {
         let begun = Instant::now();
         let mut tries = 0;
+        let mut explained = request.method != Method::HEAD;
         loop {
             if !self.gate.pass(&|| self.stop.is_set()) {
                 return Err(self.refused());
@@ -256,15 +260,22 @@ impl Http {
                     self.gate.succeeded();
                     return Ok(answer);
                 }
-                Ok(Err(failed)) => {
+                Ok(Err(mut failed)) => {
+                    if !explained && matches!(failed.status, 400 | 403) {
+                        explained = true;
+                        failed = self.explain(dialect, request).unwrap_or(failed);
+                    }
                     let verdict = dialect.judge(&failed);
+                    if matches!((&verdict, failed.status), (Verdict::Later(_), 429 | 503)) {
+                        self.throttled.fetch_add(1, Relaxed);
+                    }
                     match &verdict {
                         Verdict::Later(_) => self.gate.failed(wait_asked_for(&failed)),
                         _ => self.gate.succeeded(),
                     }
                     verdict
                 }
-                Err(error) if error.kind == ErrorKind::Network || error.kind == ErrorKind::Timeout => {
+                Err(error) if error.retryable && matches!(error.kind, ErrorKind::Network | ErrorKind::Timeout) => {
                     self.gate.failed(None);
                     Verdict::Later(error)
                 }
@@ -284,6 +295,16 @@ impl Http {
             }
             self.nap(pause);
         }
+    }
+
+    /// An answer to HEAD has no body, so it does not say what is wrong: credentials that have expired look like those that never
+    /// were any good. The same question by GET, for one byte, does. `None` if that fails in another way, or not at all.
+    fn explain(&self, dialect: &dyn Dialect, request: &Request<'_>) -> Option<Failed> {
+        let mut parts = request.parts().ok()?;
+        parts.method = Method::GET;
+        parts.headers.insert(http::header::RANGE, http::HeaderValue::from_static("bytes=0-0"));
+        dialect.sign(&mut parts).ok()?;
+        self.exchange(parts, Body::Empty).ok()?.err().filter(|failed| matches!(failed.status, 400 | 401 | 403))
     }
 
     /// Why nothing can be sent any more.
@@ -356,9 +377,11 @@ impl Http {
             ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => {
                 SyncError::new(ErrorKind::Timeout, format!("{host} did not answer in time")).retryable()
             }
-            ureq::Error::Io(error) => network(format!("the connection to {host} failed: {error}")),
-            ureq::Error::Rustls(error) => SyncError::new(ErrorKind::Network, format!("no safe connection to {host}: {error}"))
-                .hint("ca_bundle of CloudClientOptions names further certificates to trust"),
+            ureq::Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+                Some(error) => tls::describe(error, host),
+                None => network(format!("the connection to {host} failed: {error}")),
+            },
+            ureq::Error::Rustls(error) => tls::describe(error, host),
             ureq::Error::BodyExceedsLimit(_) => SyncError::new(ErrorKind::Io, format!("{host} sent more than it should")),
             other => network(format!("the connection to {host} failed: {other}")),
         }
@@ -411,26 +434,4 @@ fn backoff(tries: u32) -> Duration {
 /// `Retry-After` in seconds; the form with a date is rare, and no reason to wait.
 fn wait_asked_for(failed: &Failed) -> Option<Duration> {
     failed.header("retry-after").and_then(|value| value.trim().parse().ok()).map(Duration::from_secs)
-}
-
-fn certificates(options: &CloudClientOptions) -> Result<RootCerts> {
-    let mut trusted: Vec<Certificate<'static>> =
-        rustls_native_certs::load_native_certs().certs.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
-    if let Some(path) = &options.ca_bundle {
-        let text = std::fs::read(path).map_err(|error| SyncError::io(&error, "read the certificates in", path))?;
-        let before = trusted.len();
-        for item in ureq::tls::parse_pem(&text) {
-            match item {
-                Ok(ureq::tls::PemItem::Certificate(certificate)) => trusted.push(certificate),
-                Ok(_) => {}
-                Err(_) => break,
-            }
-        }
-        if trusted.len() == before {
-            return Err(SyncError::config("ca_bundle has no certificates in it").hint("it is a PEM file"));
-        }
-    } else if trusted.is_empty() {
-        return Ok(RootCerts::WebPki);
-    }
-    Ok(RootCerts::new_with_certs(&trusted))
 }

@@ -8,24 +8,32 @@ pub(super) mod attributes;
 mod auth;
 #[cfg(feature = "azure")]
 mod azure;
+mod blocks;
 mod client;
+mod composite;
 mod config;
 mod deletes;
 mod download;
 mod endpoint;
+mod fetch;
 mod gate;
 #[cfg(feature = "gcs")]
 mod gcs;
 pub(super) mod http;
+mod object;
 mod pages;
+mod parts;
 mod ranges;
 mod relay;
 mod removal;
 #[cfg(feature = "s3")]
 mod s3;
+mod send;
+mod slots;
 mod spool;
 pub(super) mod store;
 pub(super) mod sums;
+mod tls;
 mod upload;
 mod uri;
 pub mod walk;
@@ -41,6 +49,7 @@ pub use download::DownloadLane;
 pub use endpoint::CloudEndpoint;
 #[cfg(feature = "gcs")]
 pub use gcs::Gcs;
+pub use object::ObjectSource;
 pub use relay::RelayLane;
 #[cfg(feature = "s3")]
 pub use s3::S3;
@@ -49,6 +58,10 @@ pub use upload::{LocalSource, UploadLane};
 pub use walk::Seen;
 pub use writer::plain_key;
 pub(super) use writer::{Content, read_error};
+
+/// Metadata that holds the check sum of a whole that came in parts, where the service keeps none by itself. The name and the
+/// form are those under which S3 tells the same sum.
+const WHOLE: &str = "crc64nvme";
 
 /// A tag without the quotation marks that it has in headers, and not always in lists.
 fn bare(tag: &str) -> String {

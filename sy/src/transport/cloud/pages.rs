@@ -25,7 +25,7 @@ pub fn pages(
     ranges: bool,
     take: &mut dyn FnMut(Page) -> Result<(), Trouble>,
 ) -> Result<(), Trouble> {
-    let mut list = List { store, prefix, stop, next: None, after: None };
+    let mut list = List { store, prefix, stop, next: None, after: None, circle: Circle::default() };
     for n in 0.. {
         let page = list.page()?;
         let last = page.objects.last().map(|object| object.key.clone());
@@ -43,6 +43,30 @@ pub fn pages(
     Ok(())
 }
 
+/// Notices a list that goes round in circles, however long they are: one page is kept in mind, a later one each time twice as
+/// many have passed.
+#[derive(Debug, Default)]
+pub struct Circle {
+    mark: Option<String>,
+    passed: u64,
+    until: u64,
+}
+
+impl Circle {
+    /// `next` is where the list goes on.
+    pub fn check(&mut self, next: Option<&str>) -> Result<()> {
+        let Some(next) = next else { return Ok(()) };
+        if self.mark.as_deref() == Some(next) {
+            return Err(SyncError::new(ErrorKind::Io, "the service lists the same pages again and again"));
+        }
+        self.passed += 1;
+        if self.passed > self.until {
+            (self.mark, self.passed, self.until) = (Some(next.to_owned()), 0, (self.until * 2).max(1));
+        }
+        Ok(())
+    }
+}
+
 /// A way through a list.
 struct List<'l> {
     store: &'l dyn Store,
@@ -50,6 +74,7 @@ struct List<'l> {
     stop: &'l Stop,
     next: Option<String>,
     after: Option<Vec<u8>>,
+    circle: Circle,
 }
 
 impl List<'_> {
@@ -59,10 +84,8 @@ impl List<'_> {
         }
         let query = Query { prefix: self.prefix, page: self.next.as_deref(), after: self.after.as_deref(), ..Query::default() };
         let mut page = self.store.list(&query)?;
-        let before = std::mem::replace(&mut self.next, page.next.take());
-        if self.next.is_some() && self.next == before {
-            return Err(SyncError::new(ErrorKind::Io, "the service lists the same page again and again"));
-        }
+        self.next = page.next.take();
+        self.circle.check(self.next.as_deref())?;
         Ok(page)
     }
 }
@@ -105,7 +128,8 @@ fn in_ranges(
     take: &mut dyn FnMut(Page) -> Result<(), Trouble>,
 ) -> Result<(), Trouble> {
     let mut lists: Vec<Mutex<Option<List<'_>>>> = vec![Mutex::new(Some(first))];
-    lists.extend(bounds.iter().map(|bound| Mutex::new(Some(List { store, prefix, stop, next: None, after: Some(before(bound)) }))));
+    let from = |bound: &Vec<u8>| List { store, prefix, stop, next: None, after: Some(before(bound)), circle: Circle::default() };
+    lists.extend(bounds.iter().map(|bound| Mutex::new(Some(from(bound)))));
     let done: Vec<Mutex<Result<Part, Trouble>>> = lists.iter().map(|_| Mutex::new(Ok(Part::default()))).collect();
     let next = AtomicUsize::new(0);
     let work = || {
@@ -181,7 +205,7 @@ mod tests {
 
     use super::super::attributes::Attributes;
     use super::super::http::Body;
-    use super::super::store::{Content, Features, Head, If, Object, Origin, Part};
+    use super::super::store::{Content, Features, Head, If, Object, Origin, Part, Removal};
     use super::super::sums::{Kinds, Sums};
     use super::*;
 
@@ -227,6 +251,7 @@ mod tests {
                 copies_attributes: 0,
                 sets_attributes: false,
                 deletes_at_once: 1,
+                conditional_deletes: false,
                 directories: false,
                 ordered: true,
                 begins_anywhere: true,
@@ -287,7 +312,7 @@ mod tests {
         fn copy(&self, _: &Origin<'_>, _: &[u8], _: Option<&Attributes>, _: If<'_>) -> Result<String> {
             no()
         }
-        fn delete(&self, _: &[&[u8]]) -> Vec<Result<()>> {
+        fn delete(&self, _: &[Removal<'_>]) -> Vec<Result<()>> {
             Vec::new()
         }
         fn begin(&self, _: &[u8], _: &Attributes) -> Result<String> {
@@ -336,6 +361,17 @@ mod tests {
         let store = Keys { odd: true, ..keys(names) };
         let done = pages(&store, b"", &Stop::default(), true, &mut |_| Ok(()));
         assert!(matches!(done, Err(Trouble::Order)));
+    }
+
+    #[test]
+    fn a_list_that_goes_round_in_circles_is_noticed() {
+        for length in [1, 2, 3, 7, 100] {
+            let mut circle = Circle::default();
+            let found = (0..1000).position(|n| circle.check(Some(&format!("{}", n % length))).is_err());
+            assert!(found.is_some_and(|found| found <= 4 * length), "{length}: {found:?}");
+        }
+        let mut circle = Circle::default();
+        assert!((0..10_000).all(|n| circle.check(Some(&n.to_string())).is_ok()) && circle.check(None).is_ok());
     }
 
     #[test]

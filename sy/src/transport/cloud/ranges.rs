@@ -18,31 +18,29 @@ pub const RANGES_AT_ONCE: usize = 4;
 pub struct Ranges<'f> {
     fd: BorrowedFd<'f>,
     size: u64,
-    /// Of a range; the last may be shorter.
-    step: u64,
-    pub count: u32,
+    /// Where each range ends.
+    ends: Vec<u64>,
     there: Mutex<Vec<u8>>,
     kept: bool,
 }
 
-/// What stands before the notes: told by tag and size, so that notes about another content are not believed.
-fn magic(head: &Head, step: u64) -> [u8; 32] {
-    *blake3::hash(format!("sypy ranges {step} {} {}", head.size, head.tag).as_bytes()).as_bytes()
+/// What stands before the notes: told by tag, size and ranges, so that notes about another content are not believed.
+fn magic(head: &Head, ends: &[u64]) -> [u8; 32] {
+    *blake3::hash(format!("sypy ranges {} {} {ends:?}", head.size, head.tag).as_bytes()).as_bytes()
 }
 
-/// How an object is cut: two ranges for each connection, within bounds.
-fn step(size: u64) -> u64 {
+/// How long ranges should be: two for each connection, within bounds.
+pub fn step(size: u64) -> u64 {
     (size / (2 * RANGES_AT_ONCE as u64)).clamp(*RANGE.start(), *RANGE.end()).next_multiple_of(1 << 20)
 }
 
 impl<'f> Ranges<'f> {
-    /// `kept`: the file outlives an interruption. `have`: bytes that an earlier run left in it.
-    pub fn new(fd: BorrowedFd<'f>, head: &Head, kept: bool, have: u64) -> Result<Self, Errno> {
-        let (size, step) = (head.size, step(head.size));
-        let count = size.div_ceil(step) as u32;
-        let notes = count.div_ceil(8) as usize;
+    /// `ends`: where each range ends. `kept`: the file outlives an interruption. `have`: bytes that an earlier run left in it.
+    pub fn new(fd: BorrowedFd<'f>, head: &Head, ends: Vec<u64>, kept: bool, have: u64) -> Result<Self, Errno> {
+        let size = head.size;
+        let notes = ends.len().div_ceil(8);
         let mut there = vec![0; notes];
-        let magic = magic(head, step);
+        let magic = magic(head, &ends);
         if kept && have == size + (magic.len() + notes) as u64 {
             let mut found = vec![0; magic.len() + notes];
             let n = rustix::io::pread(fd, &mut found, size)?;
@@ -59,16 +57,16 @@ impl<'f> Ranges<'f> {
         } else if !kept {
             rustix::fs::ftruncate(fd, size)?;
         }
-        Ok(Self { fd, size, step, count, there: Mutex::new(there), kept })
+        Ok(Self { fd, size, ends, there: Mutex::new(there), kept })
+    }
+
+    pub fn count(&self) -> u32 {
+        self.ends.len() as u32
     }
 
     pub fn range(&self, n: u32) -> Range<u64> {
-        u64::from(n) * self.step..self.size.min((u64::from(n) + 1) * self.step)
-    }
-
-    pub fn length(&self, n: u32) -> u64 {
-        let range = self.range(n);
-        range.end - range.start
+        let n = n as usize;
+        n.checked_sub(1).map_or(0, |before| self.ends[before])..self.ends[n]
     }
 
     pub fn has(&self, n: u32) -> bool {
@@ -110,21 +108,23 @@ mod tests {
     use crate::transport::Time;
 
     fn head(size: u64) -> Head {
-        Head { size, modified: Time::default(), tag: "t".into(), attributes: Attributes::default(), sums: Sums::default() }
+        Head { size, modified: Time::default(), tag: "t".into(), attributes: Attributes::default(), sums: Sums::default(), composite: None }
     }
 
     #[test]
     fn ranges_that_arrived_are_known_to_the_next_run() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = std::fs::File::options().read(true).write(true).create_new(true).open(dir.path().join("part")).expect("a file");
-        let size = 3 * RANGE.start() + 5;
-        let first = Ranges::new(file.as_fd(), &head(size), true, 0).expect("new");
-        assert_eq!((first.count, first.length(3)), (4, 5));
+        let (size, ends) = (35, vec![10, 20, 30, 35]);
+        let first = Ranges::new(file.as_fd(), &head(size), ends.clone(), true, 0).expect("new");
+        assert_eq!((first.count(), first.range(0), first.range(3)), (4, 0..10, 30..35));
         first.note(2).expect("noted");
         let have = file.metadata().expect("a file").len();
-        let second = Ranges::new(file.as_fd(), &head(size), true, have).expect("kept");
+        let second = Ranges::new(file.as_fd(), &head(size), ends.clone(), true, have).expect("kept");
         assert_eq!([0, 1, 2, 3].map(|n| second.has(n)), [false, false, true, false]);
-        let other = Ranges::new(file.as_fd(), &Head { tag: "u".into(), ..head(size) }, true, have).expect("anew");
+        let other = Ranges::new(file.as_fd(), &Head { tag: "u".into(), ..head(size) }, ends, true, have).expect("anew");
         assert!(!other.has(2), "another content");
+        let other = Ranges::new(file.as_fd(), &head(size), vec![20, 30, 32, 35], true, have).expect("anew");
+        assert!(!other.has(2), "other ranges");
     }
 }

@@ -2,12 +2,17 @@
 
 use std::io::Read;
 use std::ops::Range;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
+use super::composite::{Check, Known, PartSummer, Whose};
 use super::download::remove_source;
 use super::endpoint::CloudEndpoint;
+use super::fetch::wrong;
 use super::spool::hash;
-use super::store::{Head, Origin, Store};
-use super::writer::{CloudWriter, Content, look, pace};
+use super::store::{Head, Origin};
+use super::sums::{Kinds, Summer, Sums};
+use super::writer::{CloudWriter, Content, look, pace, read_error, slots};
 use crate::cli::Options;
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::{Control, Dir, Tally};
@@ -32,7 +37,9 @@ impl<'r> RelayLane<'r> {
         let one_realm = source.store().realm() == dest.store().realm() && dest.store().features().conditions;
         let inside = one_realm && source.store().signer() == dest.store().signer();
         let both = [source.connections(), dest.connections()].into_iter().flatten().min();
-        Self { from: source, to: CloudWriter::new(dest, options, control, tally), inside, pace: pace(options, both) }
+        let mut to = CloudWriter::new(dest, options, control, tally);
+        to.slots = slots(options, control, &[source, dest]);
+        Self { from: source, to, inside, pace: pace(options, both) }
     }
 
     fn key(&self, dir: &Dir<'_>, op: &Op) -> Vec<u8> {
@@ -59,7 +66,12 @@ impl<'r> RelayLane<'r> {
             }
         }
         let head = self.head(&key)?;
-        let content = Object { store: self.from.store(), key: whole, head };
+        let check = Check::of(self.from.store(), &whole, &head).map_err(|error| self.from.at(error, "read", &key))?;
+        let ends = check.all_ends(head.size);
+        // What could only be guessed can't be looked at once more.
+        let kinds = if matches!(check, Check::Parts { known: Known::Guessed, .. }) { Kinds::NONE } else { check.kinds() };
+        let passed = Passed { at: 0, summer: Some(PartSummer::new(kinds, &ends, 0)), done: Vec::new(), check };
+        let content = Object { from: self.from, name: &key, key: whole, head, kinds, passed: Mutex::new(passed), turn: Condvar::new() };
         op.source = Meta { size: content.head.size, ino: hash(&content.head.tag), ctime: content.head.modified, ..op.source };
         // Whatever is known of the file goes along, as it stands.
         let attributes = content.head.attributes.clone();
@@ -69,7 +81,8 @@ impl<'r> RelayLane<'r> {
 
     fn same_content(&self, dir: &Dir<'_>, op: &Op) -> Result<bool> {
         let (Some(a), Some(b)) = (self.from.head(&self.key(dir, op))?, self.to.at.head(&self.to.key(dir, op))?) else { return Ok(false) };
-        Ok(a.size == b.size && a.sums.agree(&b.sums) == Some(true))
+        let alike = a.composite.is_some() && a.composite == b.composite;
+        Ok(a.size == b.size && (alike || a.sums.agree(&b.sums) == Some(true)))
     }
 }
 
@@ -96,7 +109,7 @@ impl Lane for RelayLane<'_> {
         match op.what {
             What::CopyIfDifferent if self.same_content(dir, op)? => Ok(Applied::Same.into()),
             What::Metadata if self.to.can_set_attributes() => {
-                let attributes = self.head(&self.key(dir, op))?.attributes;
+                let attributes = self.head(&self.key(dir, op))?.attributes.own();
                 self.to.set_attributes(dir, op, &attributes).map(|made| Done { applied: Applied::Metadata, made })
             }
             What::Copy | What::CopyIfDifferent | What::Metadata => self.transfer(dir, op),
@@ -149,6 +162,10 @@ impl Lane for RelayLane<'_> {
         self.to.remove(doomed, report);
     }
 
+    fn restores_dirs(&self) -> bool {
+        true
+    }
+
     fn touch_dir(&self, key: &[u8], _: Time) -> Result<()> {
         self.to.restore_dir(key)
     }
@@ -158,11 +175,36 @@ impl Lane for RelayLane<'_> {
     }
 }
 
-/// An object as content for another store.
+/// An object as content for another store. What passes by is summed in order, and compared with what its store has.
 struct Object<'o> {
-    store: &'o dyn Store,
+    from: &'o CloudEndpoint,
+    /// Below the source.
+    name: &'o [u8],
     key: Vec<u8>,
     head: Head,
+    kinds: Kinds,
+    passed: Mutex<Passed<'o>>,
+    turn: Condvar,
+}
+
+struct Passed<'o> {
+    at: u64,
+    summer: Option<PartSummer<'o>>,
+    done: Vec<Sums>,
+    check: Check,
+}
+
+impl Object<'_> {
+    /// Reads a range once more, where other parts than those that were expected have to be summed.
+    fn sum(&self, range: Range<u64>, kinds: Kinds) -> Result<Sums> {
+        let (mut summer, mut reader, mut piece) = (Summer::new(kinds), self.open(range)?, vec![0; 256 << 10]);
+        loop {
+            match reader.read(&mut piece).map_err(|error| read_error(&error))? {
+                0 => return Ok(summer.finish()),
+                n => summer.update(&piece[..n]),
+            }
+        }
+    }
 }
 
 impl Content for Object<'_> {
@@ -177,13 +219,49 @@ impl Content for Object<'_> {
         if length == 0 {
             return Ok(Box::new(std::io::empty()));
         }
-        let content = self.store.get(&self.key, if whole { None } else { Some(range) }, tag)?;
+        let content = self.from.store().get(&self.key, if whole { None } else { Some(range) }, tag)?;
         Ok(Box::new(content.body.take(length)))
     }
 
-    fn still(&self) -> Result<()> {
-        // Every range was asked for under the condition that it is still this object.
+    fn passed(&self, start: u64, bytes: &[u8], gone: &dyn Fn() -> bool) -> Result<()> {
+        if self.kinds == Kinds::NONE {
+            return Ok(());
+        }
+        let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        while passed.at < start {
+            if gone() {
+                return Err(SyncError::cancelled());
+            }
+            passed = self.turn.wait_timeout(passed, Duration::from_millis(20)).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if passed.at == start {
+            if let Some(summer) = &mut passed.summer {
+                summer.update(bytes);
+            }
+            passed.at += bytes.len() as u64;
+            self.turn.notify_all();
+        }
         Ok(())
+    }
+
+    /// Every range was asked for under the condition that it is still this object.
+    fn still(&self) -> Result<()> {
+        let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.kinds == Kinds::NONE || passed.at < self.head.size {
+            return Ok(());
+        }
+        if let Some(summer) = passed.summer.take() {
+            passed.done = summer.finish();
+        }
+        let Passed { check, done, .. } = &mut *passed;
+        let right = match check {
+            Check::Whole(stored) => done.first().and_then(|sums| sums.agree(stored)),
+            _ => {
+                let at = Whose { store: self.from.store(), key: &self.key, head: &self.head };
+                check.judge(&at, Some(done), &|range, kinds| self.sum(range, kinds))?
+            }
+        };
+        if right == Some(false) { Err(self.from.at(wrong(), "read", self.name)) } else { Ok(()) }
     }
 
     fn is_distant(&self) -> bool {

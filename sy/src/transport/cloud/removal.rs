@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use super::pages::Circle;
 use super::spool::{hash, meta_of};
-use super::store::Query;
+use super::store::{Query, Removal};
 use super::writer::{CloudWriter, nothing};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::transport::{Doomed, Kind, Meta, split_key};
@@ -34,11 +35,14 @@ impl CloudWriter<'_> {
             let going: Vec<usize> = (0..batch.len()).filter(|&n| kept[n].is_ok() && object(&batch[n])).collect();
             let slash = |one: &Doomed| if one.kind == Kind::Dir { [&one.key[..], b"/"].concat() } else { one.key.clone() };
             let keys: Vec<Vec<u8>> = going.iter().map(|&n| self.at.key_of(&slash(&batch[n]))).collect();
-            let refs: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-            let mut results = if refs.is_empty() { Vec::new() } else { self.store.delete(&refs) }.into_iter();
+            let removals: Vec<Removal<'_>> = going.iter().zip(&keys).map(|(&n, key)| Removal { key, tag: tag_of(&batch[n]) }).collect();
+            let mut results = if removals.is_empty() { Vec::new() } else { self.store.delete(&removals) }.into_iter();
             for (n, kept) in kept.into_iter().enumerate() {
                 let outcome = match kept {
-                    Ok(()) if object(&batch[n]) => results.next().unwrap_or(Ok(())),
+                    Ok(()) if object(&batch[n]) => match results.next() {
+                        Some(Err(error)) if error.kind == ErrorKind::Conflict => self.gone(&batch[n].key),
+                        other => other.unwrap_or(Ok(())),
+                    },
                     other => other,
                 };
                 report(&batch[n], outcome.map_err(|error| self.at.at(error, "delete", &batch[n].key)));
@@ -46,11 +50,17 @@ impl CloudWriter<'_> {
         }
     }
 
-    /// Which of them are not what they were. A run can take hours from its listing to its deletions, and not every service
-    /// binds a deletion to a tag, so they are looked at just before: a list of their directory tells of a thousand at a time.
-    /// What is gone has not changed.
+    /// Another one is there, or somebody else was faster.
+    fn gone(&self, key: &[u8]) -> Result<()> {
+        if self.at.head(key)?.is_some() { Err(is_changed()) } else { Ok(()) }
+    }
+
+    /// Which of them are not what they were. A run can take hours from its listing to its deletions. Where the service does not
+    /// bind a deletion to a tag, they are looked at just before: a list of their directory tells of a thousand at a time. What is
+    /// gone has not changed.
     fn changed(&self, batch: &[Doomed]) -> Result<Vec<usize>> {
-        let objects = || batch.iter().enumerate().filter(|(_, one)| one.kind != Kind::Dir);
+        let bound = |one: &Doomed| self.features.conditional_deletes && tag_of(one).is_some();
+        let objects = || batch.iter().enumerate().filter(|(_, one)| one.kind != Kind::Dir && !bound(one));
         let Some((_, first)) = objects().next() else { return Ok(Vec::new()) };
         let differs = |one: &Doomed, tag: &str, size: u64| (one.ino, one.size) != (hash(tag), size);
         let few = objects().take(FEW + 1).count() <= FEW;
@@ -73,7 +83,7 @@ impl CloudWriter<'_> {
         // Without its last byte a key stands before itself.
         let after = Some(&least[..least.len() - 1])
             .filter(|after| self.features.begins_anywhere && after.len() > prefix.len() && std::str::from_utf8(after).is_ok());
-        let mut page: Option<String> = None;
+        let (mut page, mut circle) = (None::<String>, Circle::default());
         loop {
             let found = self.store.list(&Query { prefix: &prefix, after, page: page.as_deref(), shallow: true, most: None })?;
             for object in &found.objects {
@@ -84,7 +94,8 @@ impl CloudWriter<'_> {
                 }
             }
             let over = self.features.ordered && found.objects.last().is_some_and(|object| object.key >= *last);
-            page = found.next.filter(|next| !over && Some(next) != page.as_ref());
+            circle.check(found.next.as_deref())?;
+            page = found.next.filter(|_| !over);
             if page.is_none() || self.control.should_stop() {
                 return Ok(changed);
             }
@@ -92,6 +103,12 @@ impl CloudWriter<'_> {
     }
 }
 
-fn is_changed() -> SyncError {
+/// The tag that a deletion is bound to.
+fn tag_of(one: &Doomed) -> Option<&str> {
+    let tag = one.tag.as_deref().filter(|_| one.kind != Kind::Dir).and_then(|tag| std::str::from_utf8(tag).ok());
+    tag.filter(|tag| !tag.is_empty() && hash(tag) == one.ino)
+}
+
+pub fn is_changed() -> SyncError {
     SyncError::new(ErrorKind::Conflict, "it changed since it was listed").hint("nothing was deleted there; the next run will look again")
 }

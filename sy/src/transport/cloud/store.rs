@@ -7,6 +7,7 @@ use std::io::Read;
 use std::ops::Range;
 
 use super::attributes::Attributes;
+use super::composite::Composite;
 use super::http::Body;
 use super::sums::{Kinds, Sums};
 use crate::error::Result;
@@ -34,6 +35,8 @@ pub struct Features {
     pub sets_attributes: bool,
     /// Keys to a `delete`.
     pub deletes_at_once: usize,
+    /// A deletion that is bound to a tag is certain to leave what has another one.
+    pub conditional_deletes: bool,
     /// Objects stand in real directories, which stay when they are empty.
     pub directories: bool,
     /// Listings come in the byte order of the keys.
@@ -88,6 +91,8 @@ pub struct Head {
     pub attributes: Attributes,
     /// Sums of the whole content.
     pub sums: Sums,
+    /// Where it was made from parts, and no sum of the whole is known.
+    pub composite: Option<Composite>,
 }
 
 /// An object's content, or a range of it.
@@ -111,6 +116,13 @@ pub enum If<'t> {
     Absent,
     /// What is there has this tag.
     Tag(&'t str),
+}
+
+/// An object that is to go, if it has that tag.
+#[derive(Debug, Clone, Copy)]
+pub struct Removal<'k> {
+    pub key: &'k [u8],
+    pub tag: Option<&'k str>,
 }
 
 /// A part of an upload that the store has.
@@ -171,6 +183,11 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// `None` if there is no such object.
     fn head(&self, key: &[u8]) -> Result<Option<Head>>;
 
+    /// The size of one of the parts that an object was made from, from 1; `None` if the store does not tell.
+    fn part_length(&self, _key: &[u8], _number: u32) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// The content, or a range of it. `tag`: only if that is still what is there; `SourceChanged` otherwise.
     fn get(&self, key: &[u8], range: Option<Range<u64>>, tag: Option<&str>) -> Result<Content>;
 
@@ -180,8 +197,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Copies within the provider; `attributes` replace those of the origin. Returns the tag.
     fn copy(&self, from: &Origin<'_>, key: &[u8], attributes: Option<&Attributes>, when: If<'_>) -> Result<String>;
 
-    /// Removes objects, at most `deletes_at_once`; one result for each. What is not there counts as removed.
-    fn delete(&self, keys: &[&[u8]]) -> Vec<Result<()>>;
+    /// Removes objects, at most `deletes_at_once`; one result for each. What is not there counts as removed; what has another
+    /// tag is a `Conflict`, where the service knows conditions.
+    fn delete(&self, removals: &[Removal<'_>]) -> Vec<Result<()>>;
 
     /// Begins an upload in parts and names it.
     fn begin(&self, key: &[u8], attributes: &Attributes) -> Result<String>;
@@ -205,4 +223,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Requests sent so far.
     fn requests(&self) -> u64;
+
+    /// How often the service has asked for fewer of them.
+    fn throttled(&self) -> u64 {
+        0
+    }
 }

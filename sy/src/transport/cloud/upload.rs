@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::composite::{Check, Whose};
 use super::endpoint::CloudEndpoint;
-use super::sums::Kinds;
 use super::writer::{CloudWriter, Content, pace};
 use crate::cli::Options;
 use crate::error::{ErrorKind, Result, SyncError};
@@ -51,17 +51,22 @@ impl<'r, S: Source> UploadLane<'r, S> {
             return Ok(false);
         }
         let Some(head) = self.to.at.head(&self.to.key(dir, op))? else { return Ok(false) };
-        let kinds = head.sums.best();
-        if kinds == Kinds::NONE || head.size != op.source.size {
+        if head.size != op.source.size {
+            return Ok(false);
+        }
+        let key = self.to.at.key_of(&self.to.key(dir, op));
+        let mut check = Check::of(self.to.store, &key, &head)?;
+        if check == Check::Nothing {
             return Ok(false);
         }
         let (now, content) = self.from.open(dir, op)?;
         if !now.same_state(&op.source) {
             return Err(changed(self.from.path(dir, op)));
         }
-        let sums = self.to.sum(&*content, 0..op.source.size, kinds)?;
+        let sum = |range, kinds| self.to.sum(&*content, range, kinds);
+        let same = check.judge(&Whose { store: self.to.store, key: &key, head: &head }, None, &sum)?;
         content.still()?;
-        Ok(sums.agree(&head.sums) == Some(true))
+        Ok(same == Some(true))
     }
 
     fn differs(&self, op: &Op) -> bool {
@@ -134,6 +139,10 @@ impl<S: Source> Lane for UploadLane<'_, S> {
 
     fn remove(&self, _: &[u8], doomed: &[Doomed], report: &mut dyn FnMut(&Doomed, Result<()>)) {
         self.to.remove(doomed, report);
+    }
+
+    fn restores_dirs(&self) -> bool {
+        true
     }
 
     fn touch_dir(&self, key: &[u8], _: Time) -> Result<()> {

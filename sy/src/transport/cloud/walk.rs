@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::sync::mpsc::sync_channel;
 
 use super::endpoint::meta_of_head;
+use super::pages::Circle;
 use super::spool::{components, dir_meta, meta_of};
 use super::store::{Object, Page, Query, Store};
 use crate::error::{ErrorKind, Result, SyncError};
@@ -139,14 +140,13 @@ impl Path {
 /// All pages of a listing. The next one is asked for while one is told of.
 fn pages(store: &dyn Store, prefix: &[u8], shallow: bool, stop: &Stop, take: &mut dyn FnMut(Page) -> Result<()>) -> Result<()> {
     let mut next: Option<String> = None;
+    let mut circle = Circle::default();
     let mut ask = move || {
         if stop.is_set() {
             return Err(SyncError::cancelled());
         }
         let page = store.list(&Query { prefix, page: next.as_deref(), shallow, ..Query::default() })?;
-        if page.next.is_some() && page.next == next {
-            return Err(SyncError::new(ErrorKind::Io, "the service lists the same page again and again"));
-        }
+        circle.check(page.next.as_deref())?;
         next.clone_from(&page.next);
         Ok(page)
     };

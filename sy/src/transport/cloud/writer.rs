@@ -4,15 +4,16 @@
 
 use std::io::Read;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::attributes::Attributes;
 use super::endpoint::{CloudEndpoint, meta_of_head, tag_of};
-use super::http::{Body, Stream};
+use super::http::Body;
+use super::removal::is_changed;
+use super::slots::Slots;
 use super::spool::{hash, meta_of};
-use super::store::{Features, If, Object, Origin, Part, Store};
-use super::sums::{self, Kinds, Summer, Sums};
+use super::store::{Features, If, Object, Origin, Removal, Store};
+use super::sums;
 use crate::cli::Options;
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::state::Uploads;
@@ -20,16 +21,8 @@ use crate::sync::{Control, Dir, Tally};
 use crate::transport::local::{Keep, Limiter};
 use crate::transport::{Applied, Endpoint, Kind, Meta, Op, Pace};
 
-/// Up to this size content is read once, into memory.
-const SMALL: u64 = 1 << 20;
 /// From this size on an object is made from parts.
-const LARGE: u64 = 32 << 20;
-const PART: u64 = 16 << 20;
-/// Parts of one object under way at a time.
-const PARTS_AT_ONCE: usize = 8;
-/// The same where they have to be held in memory.
-const PARTS_IN_MEMORY: usize = 4;
-const PIECE: usize = 256 << 10;
+pub const LARGE: u64 = 32 << 20;
 /// Small objects under way for each transfer that `parallel` allows: their time is spent on waiting.
 const SMALL_ONES: u32 = 8;
 
@@ -40,11 +33,22 @@ pub trait Content: Sync {
     /// Reads a range of it; may be asked for the same one again.
     fn open(&self, range: Range<u64>) -> Result<Box<dyn Read + '_>>;
 
-    /// An error if it is not any more what it was when the transfer began.
+    /// It passed by: what begins at `start`, of all of it in any order. May wait for what comes before; `gone` says that nothing
+    /// will.
+    fn passed(&self, _start: u64, _bytes: &[u8], _gone: &dyn Fn() -> bool) -> Result<()> {
+        Ok(())
+    }
+
+    /// An error if it is not any more what it was when the transfer began, or what passed by was not what it should have been.
     fn still(&self) -> Result<()>;
 
     /// Reading it twice costs more than holding a part of it in memory.
     fn is_distant(&self) -> bool;
+
+    /// Where reading may go on, `wanted` or before it, so that what is read can still be checked as a whole.
+    fn may_begin(&self, wanted: u64) -> u64 {
+        wanted
+    }
 
     /// Told from other content of the same key, for going on with an upload that was cut off.
     fn mark(&self) -> u64;
@@ -57,6 +61,13 @@ pub fn pace(options: &Options, connections: Option<u64>) -> Pace {
     Pace { ops: 1, workers: Some(wanted.clamp(1, most.max(1))) }
 }
 
+/// The large transfers of a lane, between whichever of these.
+pub fn slots<'r>(options: &Options, control: &'r Control, sides: &[&'r CloudEndpoint]) -> Slots<'r> {
+    let most = sides.iter().filter_map(|side| side.connections()).chain(options.parallel.map(u64::from)).min();
+    let stores: Vec<&dyn Store> = sides.iter().map(|side| side.store()).collect();
+    Slots::new(control, most, move || stores.iter().map(|store| store.throttled()).sum())
+}
+
 /// The destination of a run.
 pub struct CloudWriter<'r> {
     pub at: &'r CloudEndpoint,
@@ -66,11 +77,11 @@ pub struct CloudWriter<'r> {
     /// Key that replaced and deleted objects go below.
     backup: Option<Vec<u8>>,
     verify: bool,
-    resume: bool,
-    part_size: Option<u64>,
-    parts_at_once: usize,
-    limiter: Option<Limiter>,
-    uploads: Uploads,
+    pub(super) resume: bool,
+    pub(super) part_size: Option<u64>,
+    pub slots: Slots<'r>,
+    pub(super) limiter: Option<Limiter>,
+    pub(super) uploads: Uploads,
     pub control: &'r Control,
     pub tally: &'r Tally,
 }
@@ -91,7 +102,7 @@ impl<'r> CloudWriter<'r> {
             verify: options.verify,
             resume: options.resume,
             part_size: store.part_size(),
-            parts_at_once: options.parallel.map_or(PARTS_AT_ONCE, |parallel| PARTS_AT_ONCE.min(parallel as usize)).max(1),
+            slots: slots(options, control, &[at]),
             limiter: options.bwlimit.map(|rate| Limiter::new(rate.0)),
             uploads: Uploads::open(&at.identity()),
             control,
@@ -184,164 +195,6 @@ impl<'r> CloudWriter<'r> {
         Ok(made(&tag, size))
     }
 
-    fn at_once(&self, key: &[u8], content: &dyn Content, attributes: &Attributes, when: If<'_>) -> Result<String> {
-        let size = content.size();
-        if size <= SMALL || content.is_distant() && size < LARGE {
-            let (bytes, sums) = self.in_memory(content, 0..size, self.store.wants())?;
-            content.still()?;
-            return self.store.put(key, Body::Bytes(&bytes), attributes, &sums, when);
-        }
-        let sums = self.sum(content, 0..size, self.store.wants())?;
-        content.still()?;
-        // What is read now has to be what was summed, or the store refuses it.
-        self.store.put(key, Body::Stream(&Flow::new(self, content, 0..size)), attributes, &sums, when)
-    }
-
-    fn in_memory(&self, content: &dyn Content, range: Range<u64>, kinds: Kinds) -> Result<(Vec<u8>, Sums)> {
-        let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
-        Flow::new(self, content, range.clone()).open()?.read_to_end(&mut bytes).map_err(|error| read_error(&error))?;
-        if bytes.len() as u64 != range.end - range.start {
-            content.still()?;
-            return Err(SyncError::new(ErrorKind::SourceChanged, "it changed while it was read").retryable());
-        }
-        let sums = sums::of(&bytes, kinds);
-        Ok((bytes, sums))
-    }
-
-    /// Sums a range without sending it.
-    pub fn sum(&self, content: &dyn Content, range: Range<u64>, kinds: Kinds) -> Result<Sums> {
-        let (mut summer, mut reader) = (Summer::new(kinds), content.open(range)?);
-        let mut piece = vec![0; PIECE];
-        loop {
-            if self.control.should_stop() {
-                return Err(SyncError::cancelled());
-            }
-            match reader.read(&mut piece).map_err(|error| read_error(&error))? {
-                0 => return Ok(summer.finish()),
-                n => summer.update(&piece[..n]),
-            }
-        }
-    }
-
-    fn in_parts(&self, key: &[u8], content: &dyn Content, attributes: &Attributes, when: If<'_>) -> Result<String> {
-        let size = content.size();
-        // Objects of any size fit into the parts that there may be, with room to spare.
-        let least = self.part_size.unwrap_or(PART).max(self.features.min_part);
-        let part_size = least.max(size.div_ceil(self.features.max_parts.saturating_sub(100).max(1)).next_multiple_of(1 << 20));
-        // An upload has its metadata from the beginning, so with others it is another one.
-        let mark = hash(&format!("{} {attributes:?} {}", content.mark(), self.store.manner()));
-        let begun = self.uploads.find(key, mark, part_size).filter(|_| self.resume);
-        let kept = match &begun {
-            Some(upload) => self.store.parts(key, upload)?.map(|parts| (upload.clone(), parts)),
-            None => None,
-        };
-        let (upload, kept) = match kept {
-            Some(kept) => kept,
-            None => {
-                // One of other content, which the note would be lost of.
-                if let Some(old) = self.uploads.of(key) {
-                    self.store.abort(key, &old);
-                }
-                match self.store.begin(key, attributes) {
-                    // What stands in for a service may know no parts.
-                    Err(error) if error.kind == ErrorKind::Unsupported && size <= self.features.max_put => {
-                        return self.at_once(key, content, attributes, when);
-                    }
-                    begun => (begun?, Vec::new()),
-                }
-            }
-        };
-        self.uploads.note(key, mark, part_size, &upload);
-        let sent = self.send_parts(key, content, part_size, &upload, &kept).and_then(|(parts, sums)| {
-            content.still()?;
-            self.store.complete(key, &upload, &parts, attributes, &sums, when)
-        });
-        match &sent {
-            Ok(_) => self.uploads.forget(key),
-            // The next run may go on with what has arrived.
-            Err(error) if self.resume && error.retryable && error.kind != ErrorKind::SourceChanged => {}
-            Err(_) => {
-                self.store.abort(key, &upload);
-                self.uploads.forget(key);
-            }
-        }
-        sent
-    }
-
-    /// Sends the parts that are not there yet, several at a time. Returns all of them, and the sums of the whole.
-    fn send_parts(&self, key: &[u8], content: &dyn Content, part_size: u64, upload: &str, kept: &[Part]) -> Result<(Vec<Part>, Sums)> {
-        let (size, kinds) = (content.size(), self.store.wants());
-        let count = size.div_ceil(part_size) as u32;
-        let (next, failed) = (AtomicU32::new(0), Mutex::new(None::<SyncError>));
-        let parts: Mutex<Vec<Option<Part>>> = Mutex::new(vec![None; count as usize]);
-        let work = || {
-            while failed.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
-                let n = next.fetch_add(1, Relaxed);
-                if n >= count {
-                    break;
-                }
-                let range = u64::from(n) * part_size..size.min((u64::from(n) + 1) * part_size);
-                match self.send_part(key, content, range, upload, n + 1, kept, kinds) {
-                    Ok(part) => parts.lock().unwrap_or_else(PoisonError::into_inner)[n as usize] = Some(part),
-                    Err(error) => {
-                        failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                    }
-                }
-            }
-        };
-        let most = if content.is_distant() { self.parts_at_once.min(PARTS_IN_MEMORY) } else { self.parts_at_once };
-        std::thread::scope(|threads| {
-            for _ in 1..most.min(count as usize) {
-                // With fewer threads it only takes longer.
-                let _ = std::thread::Builder::new().name("sypy-part".into()).spawn_scoped(threads, work);
-            }
-            work();
-        });
-        if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            return Err(error);
-        }
-        let parts: Vec<Part> = parts.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect();
-        let sums = if kinds.combine() {
-            parts.iter().map(|part| (part.sums, part.size)).reduce(|(a, n), (b, m)| (a.followed_by(&b, m), n + m))
-        } else {
-            None
-        };
-        Ok((parts, sums.map(|(sums, _)| sums).unwrap_or_default()))
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "one part of an upload is known by all of these")]
-    fn send_part(
-        &self,
-        key: &[u8],
-        content: &dyn Content,
-        range: Range<u64>,
-        upload: &str,
-        number: u32,
-        kept: &[Part],
-        kinds: Kinds,
-    ) -> Result<Part> {
-        if self.control.should_stop() {
-            return Err(SyncError::cancelled());
-        }
-        let old = kept.iter().find(|part| part.number == number && part.size == range.end - range.start);
-        // A part that is there is known by whichever sum the store tells of it.
-        let kinds = old.map_or(kinds, |old| kinds.and(old.sums.best()));
-        let there = |sums: &Sums| {
-            let old = old.filter(|old| old.sums.agree(sums) == Some(true))?;
-            Some(Part { sums: *sums, ..old.clone() })
-        };
-        if content.is_distant() {
-            let (bytes, sums) = self.in_memory(content, range.clone(), kinds)?;
-            return there(&sums).map_or_else(|| self.store.put_part(key, upload, number, Body::Bytes(&bytes), &sums), Ok);
-        }
-        let sums = self.sum(content, range.clone(), kinds)?;
-        if let Some(part) = there(&sums) {
-            self.control.bytes.fetch_add(part.size, Relaxed);
-            return Ok(part);
-        }
-        self.store.put_part(key, upload, number, Body::Stream(&Flow::new(self, content, range)), &sums)
-    }
-
     /// `verify`: asks the store what it has.
     fn check(&self, key: &[u8], tag: &str, size: u64) -> Result<()> {
         if !self.verify {
@@ -413,7 +266,8 @@ impl<'r> CloudWriter<'r> {
             return Ok(());
         }
         let marker = [&self.at.key_of(key), &b"/"[..]].concat();
-        self.store.delete(&[&marker]).into_iter().collect::<Result<()>>().map_err(|error| self.at.at(error, "replace", key))
+        let removal = Removal { key: &marker, tag: None };
+        self.store.delete(&[removal]).into_iter().collect::<Result<()>>().map_err(|error| self.at.at(error, "replace", key))
     }
 
     /// `backup_dir`: copies what will be replaced or removed below it.
@@ -443,8 +297,15 @@ impl<'r> CloudWriter<'r> {
         let key = parent.key_of(name);
         self.keep_aside(&key, old, None)?;
         parent.touch();
+        let Some(head) = self.at.head(&key)? else { return Ok(()) };
         let whole = self.at.key_of(&key);
-        self.store.delete(&[&whole]).into_iter().collect::<Result<()>>().map_err(|error| self.at.at(error, "replace", &key))
+        let removal = Removal { key: &whole, tag: Some(head.tag.as_str()).filter(|tag| !tag.is_empty()) };
+        let removed = if hash(&head.tag) == old.ino || old.kind == Kind::Dir {
+            self.store.delete(&[removal]).into_iter().collect()
+        } else {
+            Err(is_changed())
+        };
+        removed.map_err(|error: SyncError| self.at.at(error, "replace", &key))
     }
 
     /// A directory in which nothing is gets an object of its own, so that it is there too.
@@ -498,16 +359,6 @@ impl<'r> CloudWriter<'r> {
     pub fn outcome(&self, op: &Op) -> Applied {
         if op.dest.is_some() { Applied::Updated } else { Applied::Created }
     }
-
-    fn allowance(&self, want: usize) -> Result<usize> {
-        if self.control.should_stop() {
-            return Err(SyncError::cancelled());
-        }
-        match &self.limiter {
-            Some(limiter) => limiter.take(want as u64, self.control).map(|n| n as usize).map_err(|_| SyncError::cancelled()),
-            None => Ok(want),
-        }
-    }
 }
 
 /// A relative path as a key: one slash between names, none at the end.
@@ -539,51 +390,5 @@ pub fn read_error(error: &std::io::Error) -> SyncError {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<SyncError>()) {
         Some(own) => own.clone(),
         None => SyncError::new(ErrorKind::Network, format!("the connection failed: {error}")).retryable(),
-    }
-}
-
-/// A range of content on its way: counted, and not faster than it may be. A try that is begun anew counts anew.
-struct Flow<'f> {
-    writer: &'f CloudWriter<'f>,
-    content: &'f dyn Content,
-    range: Range<u64>,
-    counted: AtomicU64,
-}
-
-impl std::fmt::Debug for Flow<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Flow({:?})", self.range)
-    }
-}
-
-impl<'f> Flow<'f> {
-    fn new(writer: &'f CloudWriter<'_>, content: &'f dyn Content, range: Range<u64>) -> Self {
-        Self { writer, content, range, counted: AtomicU64::new(0) }
-    }
-}
-
-impl Stream for Flow<'_> {
-    fn len(&self) -> u64 {
-        self.range.end - self.range.start
-    }
-
-    fn open(&self) -> Result<Box<dyn Read + '_>> {
-        self.writer.control.bytes.fetch_sub(self.counted.swap(0, Relaxed), Relaxed);
-        Ok(Box::new(Counted { flow: self, reader: self.content.open(self.range.clone())? }))
-    }
-}
-
-struct Counted<'f> {
-    flow: &'f Flow<'f>,
-    reader: Box<dyn Read + 'f>,
-}
-
-impl Read for Counted<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let want = self.flow.writer.allowance(buffer.len().min(PIECE)).map_err(std::io::Error::other)?;
-        let n = self.reader.read(&mut buffer[..want])?;
-        self.flow.counted.fetch_add(n as u64, Relaxed);
-        self.flow.writer.control.bytes.fetch_add(n as u64, Relaxed);
-        Ok(n)
     }
 }

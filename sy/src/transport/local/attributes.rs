@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::root::proc_path;
 use super::xattrs::{Attributes, is_acl};
 use crate::cli::Options;
-use crate::transport::{Kind, Known, Meta, Time};
+use crate::transport::{Kind, Known, Meta, NO_ID, Time};
 
 /// Which metadata a run carries over.
 #[derive(Debug, Clone, Copy)]
@@ -66,12 +66,12 @@ impl Keep {
         let both = |known: fn(&Known) -> bool| known(&source.known) && known(&dest.known);
         (self.times && both(|known| known.mtime) && !same_time(source, dest, precision))
             || (self.permissions && source.kind != Kind::Symlink && both(|known| known.mode) && source.mode != dest.mode)
-            || (self.owner && both(|known| known.owner) && (source.uid, source.gid) != (dest.uid, dest.gid))
+            || (self.owner && both(|known| known.owner) && !owned_alike(source, (dest.uid, dest.gid)))
     }
 
     /// Gives an open file, whose state is `now`, what has been asked for. `wanted`: the attributes it is to have, if any are kept.
     pub fn transfer(self, wanted: Option<&Attributes>, meta: &Meta, dest: BorrowedFd<'_>, now: Now) -> Result<(), Errno> {
-        if self.owner && meta.known.owner && now.owner != Some((meta.uid, meta.gid)) {
+        if self.owner && meta.known.owner && now.owner.is_none_or(|now| !owned_alike(meta, now)) {
             chown(dest, meta)?;
         }
         let has = wanted.map(|_| self.attributes(dest)).transpose()?;
@@ -162,12 +162,25 @@ pub fn set_time_at(dir: BorrowedFd<'_>, name: &[u8], mtime: Time) -> Result<(), 
     rustix::fs::utimensat(dir, name, &times(mtime), AtFlags::SYMLINK_NOFOLLOW)
 }
 
+/// Has a file the owner that `wanted` has, as far as that is known?
+pub fn owned_alike(wanted: &Meta, (uid, gid): (u32, u32)) -> bool {
+    (wanted.uid == NO_ID || wanted.uid == uid) && (wanted.gid == NO_ID || wanted.gid == gid)
+}
+
+/// What is not known stays as it is.
+fn owner(meta: &Meta) -> (Option<Uid>, Option<Gid>) {
+    let known = |id: u32| Some(id).filter(|&id| id != NO_ID);
+    (known(meta.uid).map(Uid::from_raw), known(meta.gid).map(Gid::from_raw))
+}
+
 fn chown(fd: BorrowedFd<'_>, meta: &Meta) -> Result<(), Errno> {
-    rustix::fs::fchown(fd, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))
+    let (uid, gid) = owner(meta);
+    rustix::fs::fchown(fd, uid, gid)
 }
 
 pub fn chown_at(dir: BorrowedFd<'_>, name: &[u8], meta: &Meta) -> Result<(), Errno> {
-    rustix::fs::chownat(dir, name, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)), AtFlags::SYMLINK_NOFOLLOW)
+    let (uid, gid) = owner(meta);
+    rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
 }
 
 /// Sets the mode of a name that is not a link, never following one that took its place.

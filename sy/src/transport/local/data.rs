@@ -25,8 +25,26 @@ const LARGE: u64 = 64 << 20;
 /// From this size on it pays to tell the kernel that a file is about to be replaced.
 const REPLACED: u64 = 32 << 20;
 
+/// What buffers are aligned to, bytes. A large allocation begins 16 bytes into a page, and there some processors copy out
+/// of the page cache, which is page-aligned, at less than half their speed.
+const ALIGNMENT: usize = 4096;
+
+/// `BUFFER` aligned bytes, made at their first use.
+#[derive(Debug)]
+struct Buffer(Vec<u8>);
+
+impl Buffer {
+    fn bytes(&mut self) -> &mut [u8] {
+        if self.0.is_empty() {
+            self.0 = vec![0; BUFFER + ALIGNMENT];
+        }
+        let start = self.0.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+        &mut self.0[start..][..BUFFER]
+    }
+}
+
 thread_local! {
-    static BUFFERS: RefCell<(Vec<u8>, Vec<u8>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+    static BUFFERS: RefCell<(Buffer, Buffer)> = const { RefCell::new((Buffer(Vec::new()), Buffer(Vec::new()))) };
 }
 
 /// Why content did not arrive. Which side failed decides how the failure is described.
@@ -207,7 +225,7 @@ impl Copier {
 
     fn copy_buffered(&self, source: BorrowedFd<'_>, dest: &Target<'_>, from: u64, to: u64, control: &Control) -> Result<u64> {
         BUFFERS.with_borrow_mut(|(buffer, _)| {
-            buffer.resize(BUFFER, 0);
+            let buffer = buffer.bytes();
             let mut at = from;
             while at < to {
                 dest.make_way(at);
@@ -253,8 +271,7 @@ pub fn check_room(dest: BorrowedFd<'_>, needed: u64) -> std::result::Result<(), 
 /// Where two files first differ, reading both; `None` if nowhere up to `size`.
 pub fn first_difference(a: BorrowedFd<'_>, b: BorrowedFd<'_>, size: u64, control: &Control) -> Result<(Option<u64>, u64)> {
     BUFFERS.with_borrow_mut(|(x, y)| {
-        x.resize(BUFFER, 0);
-        y.resize(BUFFER, 0);
+        let (x, y) = (x.bytes(), y.bytes());
         let mut at = 0;
         while at < size {
             if control.should_stop() {
@@ -327,5 +344,18 @@ impl Limiter {
             wait -= nap;
         }
         Ok(piece)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_begin_where_a_page_does() {
+        let (mut first, mut second) = (Buffer(Vec::new()), Buffer(Vec::new()));
+        for buffer in [first.bytes(), second.bytes()] {
+            assert_eq!((buffer.as_ptr().addr() % ALIGNMENT, buffer.len()), (0, BUFFER));
+        }
     }
 }

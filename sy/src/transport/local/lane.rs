@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::LocalEndpoint;
 use super::data::{Failure, Target, first_difference};
+use super::pages::write_out;
 use super::reader::{READ, Reader, changed};
 use super::root::{stat_at, stat_fd};
 use super::writer::{Temp, Writer, replaced_file};
@@ -158,6 +159,9 @@ impl<'r> LocalLane<'r> {
 
     fn same_content(&self, dir: &Dir<'_>, op: &Op, source: BorrowedFd<'_>, dest_dir: BorrowedFd<'_>) -> Result<bool> {
         let dest = self.open_dest(dir, op, dest_dir)?;
+        if op.write_out {
+            let _ = (write_out(source), write_out(dest.as_fd()));
+        }
         let (difference, read) =
             first_difference(source, dest.as_fd(), op.source.size, self.to.control).map_err(|failure| match failure {
                 Failure::Read(errno) => SyncError::os(errno, "read", self.from.path(dir, op)),

@@ -6,6 +6,7 @@ mod attributes;
 mod data;
 mod lane;
 mod list;
+mod pages;
 mod place;
 mod reader;
 mod remove;
@@ -26,6 +27,7 @@ pub use data::{Limiter, check_room};
 pub use lane::LocalLane;
 pub(super) use list::ABANDONED;
 pub use list::plain_names as names;
+pub use pages::Pages;
 pub(super) use place::Refusal;
 pub use reader::{Reader, changed};
 pub use root::{Follow, stat_at, stat_fd};
@@ -80,6 +82,16 @@ impl LocalEndpoint {
     /// An open handle on the root, for locks and for `syncfs`.
     pub fn handle(&self) -> std::os::fd::BorrowedFd<'_> {
         self.root.fd()
+    }
+
+    /// The device of the root's file system.
+    pub fn device(&self) -> Option<u64> {
+        stat_fd(self.root.fd()).ok().map(|meta| meta.dev)
+    }
+
+    /// How writes through memory maps can be made to show.
+    pub fn pages(&self) -> Pages {
+        Pages::of(self.root.fd())
     }
 
     /// The path without links.

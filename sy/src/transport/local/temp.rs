@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::error::{Result, SyncError};
-use crate::transport::Meta;
+use crate::transport::{Meta, Time};
 
 const TEMP: &[u8] = b".sypy-tmp-";
 const PART: &[u8] = b".sypy-part-";
@@ -94,7 +94,9 @@ impl TempNames {
 pub fn part_name(name: &[u8], source: &Meta) -> Vec<u8> {
     let mut hash = blake3::Hasher::new();
     hash.update(name);
-    for number in [source.size, source.mtime.seconds as u64, u64::from(source.mtime.nanos), source.ino, source.dev] {
+    // The tag of an object tells its content; a listing may not know its time.
+    let time = if source.tagged { Time::default() } else { source.mtime };
+    for number in [source.size, time.seconds as u64, u64::from(time.nanos), source.ino, source.dev] {
         hash.update(&number.to_le_bytes());
     }
     let hex = hash.finalize().to_hex();

@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::aside::Aside;
-use super::attributes::{Keep, Now, chmod_at, chown_at, same_time, set_time_at};
+use super::attributes::{Keep, Now, chmod_at, chown_at, owned_alike, same_time, set_time_at};
 use super::data::Copier;
 use super::place::{Refusal, exchange, is_still, place};
 use super::root::{Root, stat_at, stat_fd};
@@ -323,7 +323,7 @@ impl<'r> Writer<'r> {
     pub fn set_listed(&self, dir: &Dir<'_>, op: &Op, old: &Meta) -> Result<()> {
         let dest_dir = self.dest_dir(dir)?;
         let fail = |errno| SyncError::os(errno, "set the metadata of", self.dest_path(dir, op));
-        let chowned = self.keep.owner && (op.source.uid, op.source.gid) != (old.uid, old.gid);
+        let chowned = self.keep.owner && !owned_alike(&op.source, (old.uid, old.gid));
         if chowned {
             chown_at(dest_dir.as_fd(), &op.name, &op.source).map_err(fail)?;
         }

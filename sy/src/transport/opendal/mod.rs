@@ -25,6 +25,7 @@ use self::settings::{Service, Settings};
 use self::work::Work;
 use super::access::Access;
 use super::local::TempNames;
+use super::opendal_config::OpenDalConfig;
 use crate::error::{Result, SyncError};
 use crate::sync::Stop;
 
@@ -54,7 +55,8 @@ impl std::fmt::Debug for OpenDal {
 
 impl OpenDal {
     pub fn open(scheme: &str, authority: &str, access: &Access, stop: Stop) -> Result<Self> {
-        let settings = Settings::new(scheme, authority, &access.opendal, |name| std::env::var(name).ok())?;
+        let given = access.opendal.as_ref().map(OpenDalConfig::given).unwrap_or_default();
+        let settings = Settings::new(scheme, authority, &given, |name| std::env::var(name).ok())?;
         let tickets = Tickets::default();
         let work = Arc::new(Work::new(stop)?);
         let ftp = if settings.service.name == "ftp" { Some(Arc::new(Ftp::new(&settings)?)) } else { None };

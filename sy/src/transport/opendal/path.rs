@@ -96,6 +96,7 @@ pub fn head_of(metadata: &Metadata) -> Head {
         tag: tag_of(metadata),
         attributes: crate::transport::cloud::attributes::Attributes::default(),
         sums: crate::transport::cloud::sums::Sums::default(),
+        composite: None,
     }
 }
 

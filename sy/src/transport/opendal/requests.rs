@@ -12,7 +12,7 @@ use super::{OpenDal, list};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::transport::cloud::attributes::Attributes;
 use crate::transport::cloud::http::Body;
-use crate::transport::cloud::store::{Content, Features, Head, If, Object, Origin, Page, Part, Query, Store};
+use crate::transport::cloud::store::{Content, Features, Head, If, Object, Origin, Page, Part, Query, Removal, Store};
 use crate::transport::cloud::sums::{Kinds, Sums};
 
 impl OpenDal {
@@ -68,6 +68,7 @@ impl Store for OpenDal {
             copies_attributes: u64::MAX,
             sets_attributes: false,
             deletes_at_once: 1,
+            conditional_deletes: false,
             directories: self.service.directories,
             ordered: false,
             begins_anywhere: false,
@@ -106,7 +107,9 @@ impl Store for OpenDal {
         page.objects.extend(found.into_iter().filter(|object| object.key != dir.as_bytes() || !self.service.directories));
         page.objects.retain(|object| object.key.starts_with(query.prefix));
         if query.shallow {
-            let (dirs, objects): (Vec<Object>, Vec<Object>) = page.objects.into_iter().partition(|object| object.key.ends_with(b"/"));
+            // The directory that was asked for stands for itself, as its marker does in a bucket.
+            let (dirs, objects): (Vec<Object>, Vec<Object>) =
+                page.objects.into_iter().partition(|object| object.key.ends_with(b"/") && object.key != query.prefix);
             page.objects = objects;
             page.prefixes = dirs.into_iter().map(|object| object.key).collect();
         }
@@ -160,8 +163,8 @@ impl Store for OpenDal {
         self.duplicate(self.names.check(from.key)?, from.tag, self.names.check(key)?)
     }
 
-    fn delete(&self, keys: &[&[u8]]) -> Vec<Result<()>> {
-        keys.iter().map(|key| self.remove(self.names.check(key)?)).collect()
+    fn delete(&self, removals: &[Removal<'_>]) -> Vec<Result<()>> {
+        removals.iter().map(|one| self.remove(self.names.check(one.key)?)).collect()
     }
 
     fn begin(&self, _: &[u8], _: &Attributes) -> Result<String> {

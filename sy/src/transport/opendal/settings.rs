@@ -83,7 +83,7 @@ impl Settings {
         for (name, value) in given {
             let known = service.options.contains(&name.as_str());
             // Services differ in what they call it.
-            let name = if !known && name == "username" && service.options.contains(&"user") { "user" } else { name };
+            let name = if !known && name == "user" && service.options.contains(&"username") { "username" } else { name };
             if !service.options.contains(&name) {
                 return Err(SyncError::config(format!("{name:?} is not an option of OpenDAL's {scheme}"))
                     .hint(format!("it has {}", service.options.join(", "))));
@@ -212,7 +212,7 @@ mod tests {
         assert!(unknown.contains("passwort") && !unknown.contains("hunter2"), "{unknown}");
         assert!(!error("ftp", "me:hunter2@h", &[]).contains("hunter2"));
         assert!(!error("ftp", "", &[("endpoint", "ftp://me:hunter2@h")]).contains("hunter2"));
-        assert_eq!(settings("ftp", "h", &[("username", "me")], &[]).expect("an alias").get("user"), "me");
+        assert_eq!(settings("webdav", "h", &[("user", "me")], &[]).expect("its own name").get("username"), "me");
     }
 
     #[test]

@@ -32,6 +32,19 @@ pub fn secret() -> Result<Secret> {
     read.map(|()| secret).map_err(|error| SyncError::io(&error, "read", "/dev/urandom"))
 }
 
+/// Gives the next bytes of a file; none at its end.
+pub type Read<'a> = &'a mut dyn FnMut(&mut [u8]) -> Result<usize>;
+
+/// Reads an open file from its beginning on.
+pub fn from_start(file: BorrowedFd<'_>) -> impl FnMut(&mut [u8]) -> Result<usize> + '_ {
+    let mut at = 0;
+    move |buffer| {
+        let n = read_at(file, buffer, at).map_err(|errno| SyncError::os(errno, "read", b""))?;
+        at += n as u64;
+        Ok(n)
+    }
+}
+
 pub type Send<'a> = &'a mut dyn FnMut(Kind, Put) -> Result<()>;
 
 /// The old file, which is signed and put where the new one comes to be.
@@ -80,7 +93,8 @@ pub fn sign(key: &Key, basis: &Basis<'_>, send: Send<'_>) -> Result<Kept> {
 
 /// What is needed of the new file's side.
 pub struct Search<'a> {
-    pub file: BorrowedFd<'a>,
+    /// Reads it, from its beginning on.
+    pub read: Read<'a>,
     /// The next message of the other side: its signature.
     pub next: &'a mut dyn FnMut() -> Result<Frame>,
     pub send: Send<'a>,
@@ -93,7 +107,7 @@ pub fn search(key: &Key, outside: Search<'_>) -> Result<Found> {
     let first = (outside.next)()?;
     let shape: &[u8; Shape::ENCODED] = first.body[..].try_into().map_err(|_| garbled("no signature"))?;
     let signature = Signature::new(Shape::decode(shape)?);
-    let mut search = Running { outside, at: 0, pieces: body(), covered: 0, block: signature.shape().block() as u64 };
+    let mut search = Running { outside, pieces: body(), covered: 0, block: signature.shape().block() as u64 };
     let found = find(key, signature, &mut search)?;
     search.flush()?;
     Ok(found)
@@ -101,7 +115,6 @@ pub fn search(key: &Key, outside: Search<'_>) -> Result<Found> {
 
 struct Running<'a> {
     outside: Search<'a>,
-    at: u64,
     pieces: Put,
     /// Bytes of the new file that the pieces stand for.
     covered: u64,
@@ -122,9 +135,7 @@ impl Finding for Running<'_> {
     type Error = SyncError;
 
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        let n = read_at(self.outside.file, buffer, self.at).map_err(|errno| SyncError::os(errno, "read", b""))?;
-        self.at += n as u64;
-        Ok(n)
+        (self.outside.read)(buffer)
     }
 
     fn wait(&mut self, signature: &mut Signature, wanted: u64) -> Result<()> {
@@ -267,14 +278,8 @@ pub fn is_whole(sent: &[u8], whole: &Whole) -> bool {
 
 /// The sums of the pieces of a file that was cut off, as one message or several.
 pub fn sum_part(key: &Key, part: BorrowedFd<'_>, have: u64, send: Send<'_>) -> Result<()> {
-    let mut at = 0;
     let mut sums = body();
-    let read = |buffer: &mut [u8]| {
-        let n = read_at(part, buffer, at).map_err(|errno| SyncError::os(errno, "read", b""))?;
-        at += n as u64;
-        Ok::<usize, SyncError>(n)
-    };
-    prefix::sums(key, have, read, |sum| {
+    prefix::sums(key, have, from_start(part), |sum| {
         sums.0.extend_from_slice(&sum);
         if body_len(&sums) >= 4 << 10 { send(Kind::Signature, std::mem::replace(&mut sums, body())) } else { Ok(()) }
     })?;
@@ -282,13 +287,7 @@ pub fn sum_part(key: &Key, part: BorrowedFd<'_>, have: u64, send: Send<'_>) -> R
 }
 
 /// How many bytes of the other side's part are those of this file.
-pub fn common_part(key: &Key, file: BorrowedFd<'_>, have: u64, next: &mut dyn FnMut() -> Result<Frame>) -> Result<u64> {
-    let mut at = 0;
-    let read = |buffer: &mut [u8]| {
-        let n = read_at(file, buffer, at).map_err(|errno| SyncError::os(errno, "read", b""))?;
-        at += n as u64;
-        Ok::<usize, SyncError>(n)
-    };
+pub fn common_part(key: &Key, read: Read<'_>, have: u64, next: &mut dyn FnMut() -> Result<Frame>) -> Result<u64> {
     let mut waiting: Vec<prefix::Sum> = Vec::new();
     let mut taken = 0;
     let same = prefix::common(key, have, read, || {

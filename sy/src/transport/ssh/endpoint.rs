@@ -1,15 +1,21 @@
 //! A directory on a host, through the agent there.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::SshConfig;
 use super::connect::{Start, Target, connect};
 use super::deploy;
+use super::here::is_here;
+use super::kept;
 use super::session::Session;
 use super::walk::{Found as Walked, Part, get_rest};
-use super::wire::message::{get_capabilities, get_found, get_listing, get_optional_meta, get_options, put_capabilities, put_options};
+use super::wire::message::{
+    get_capabilities, get_found, get_listing, get_optional_meta, get_options, put_capabilities, put_optional_meta, put_options,
+};
+use super::wire::zip::When;
 use super::wire::{Get, Kind, Put, body, garbled};
 use crate::cli::Options;
 use crate::error::{ErrorKind, Result, SyncError};
@@ -20,12 +26,32 @@ use crate::transport::{Capabilities, Endpoint, Found, Listing, Meta};
 
 /// Connections made anew in place of one that was cut, one after another.
 const TRIES: u32 = 3;
+/// Connections side by side, at most.
+const MOST: u64 = 32;
 
 /// What the run is about there.
 #[derive(Debug, Clone)]
 enum Role {
     Source { follow: Follow },
-    Dest { is_dir: bool, one: Option<Vec<u8>>, capabilities: Capabilities, options: Box<Options> },
+    Dest { is_dir: bool, one: Option<Vec<u8>>, capabilities: Capabilities, options: Box<Options>, here: Option<Here> },
+}
+
+/// Where a source is: its machine, its root, and the path of what is meant.
+#[derive(Debug, Clone)]
+pub struct Here {
+    pub boot: Vec<u8>,
+    pub root: Vec<u8>,
+    pub whole: Vec<u8>,
+    /// What the root is; `None` if it is known by its path at the same address only.
+    pub meta: Option<Meta>,
+}
+
+fn put_here(put: &mut Put, here: Option<&Here>) {
+    put.bool(here.is_some());
+    if let Some(here) = here {
+        put.bytes(&here.boot).bytes(&here.root).bytes(&here.whole);
+        put_optional_meta(put, here.meta.as_ref(), None);
+    }
 }
 
 /// How to get to a root, again and again.
@@ -35,6 +61,10 @@ struct Way {
     config: SshConfig,
     path: Vec<u8>,
     role: Role,
+    /// Pack everything; otherwise only what it helps.
+    compress: bool,
+    /// Keep the connection for the next run.
+    keep: bool,
     stop: Stop,
 }
 
@@ -43,6 +73,9 @@ struct Way {
 pub struct SshEndpoint {
     way: Way,
     session: Mutex<Arc<Session>>,
+    /// More connections, for large files; `None` where none could be had.
+    more: Mutex<Vec<Option<Arc<Session>>>>,
+    turn: AtomicUsize,
     known: Known,
     /// Comes before a path on the host, in messages.
     prefix: Vec<u8>,
@@ -57,6 +90,7 @@ pub struct SshEndpoint {
 struct Known {
     capabilities: Capabilities,
     real: Vec<u8>,
+    boot: Vec<u8>,
     meta: Meta,
     one: Option<Vec<u8>>,
     is_dir: bool,
@@ -80,8 +114,8 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl SshEndpoint {
     /// Opens a source.
-    pub fn source(path: &SyncPath, config: &SshConfig, follow: Follow, stop: &Stop) -> Result<Self> {
-        Self::open(path, config, Role::Source { follow }, stop)
+    pub fn source(path: &SyncPath, config: &SshConfig, follow: Follow, options: &Options, stop: &Stop) -> Result<Self> {
+        Self::open(path, config, Role::Source { follow }, (options.compress, options.daemon_auto), stop)
     }
 
     /// Opens a destination, making it if need be. `None`: a dry run found nothing there.
@@ -93,19 +127,21 @@ impl SshEndpoint {
         one: Option<&[u8]>,
         source: Capabilities,
         options: &Options,
+        here: Option<Here>,
         stop: &Stop,
     ) -> Result<Option<Self>> {
-        let role = Role::Dest { is_dir, one: one.map(<[u8]>::to_vec), capabilities: source, options: Box::new(options.clone()) };
-        match Self::open(path, config, role, stop) {
+        let role =
+            Role::Dest { is_dir, one: one.map(<[u8]>::to_vec), capabilities: carried(source), options: Box::new(options.clone()), here };
+        match Self::open(path, config, role, (options.compress, options.daemon_auto), stop) {
             Err(error) if error.kind == ErrorKind::NotFound && options.dry_run => Ok(None),
             other => other.map(Some),
         }
     }
 
-    fn open(path: &SyncPath, config: &SshConfig, role: Role, stop: &Stop) -> Result<Self> {
+    fn open(path: &SyncPath, config: &SshConfig, role: Role, (compress, keep): (bool, bool), stop: &Stop) -> Result<Self> {
         let target = Target::of(path).ok_or_else(|| SyncError::config("not a location on a host"))?;
         let prefix = prefix(path);
-        let way = Way { target, config: config.clone(), path: path.path.clone(), role, stop: stop.clone() };
+        let way = Way { target, config: config.clone(), path: path.path.clone(), role, compress, keep, stop: stop.clone() };
         let (session, known) = match way.go() {
             // What makes it an absence is that it is about no path.
             Err(error) if deploy::is_absence(&error) => return Err(error),
@@ -116,7 +152,16 @@ impl SshEndpoint {
         if inside {
             root = path.parent().path;
         }
-        Ok(Self { way, session: Mutex::new(Arc::new(session)), known, prefix, root, parts: Mutex::default() })
+        Ok(Self {
+            way,
+            session: Mutex::new(session),
+            more: Mutex::default(),
+            turn: AtomicUsize::new(0),
+            known,
+            prefix,
+            root,
+            parts: Mutex::default(),
+        })
     }
 
     /// The connection; a new one where the last was cut.
@@ -129,7 +174,7 @@ impl SshEndpoint {
         for left in (0..TRIES).rev() {
             match self.way.go() {
                 Ok((fresh, known)) if (known.meta.dev, known.meta.ino) == (self.known.meta.dev, self.known.meta.ino) => {
-                    *session = Arc::new(fresh);
+                    *session = fresh;
                     return Ok(Arc::clone(&session));
                 }
                 Ok(_) => return Err(SyncError::new(ErrorKind::Conflict, "it is another directory now").at("open", self.path_of(b""))),
@@ -140,6 +185,29 @@ impl SshEndpoint {
             wait *= 4;
         }
         Err(super::wire::cut_off())
+    }
+
+    /// A connection for a large file: one after another of as many as `pool_size` says.
+    pub fn session_for_large(&self) -> Result<Arc<Session>> {
+        let most = self.way.config.pool_size.unwrap_or(1).clamp(1, MOST) as usize;
+        let turn = self.turn.fetch_add(1, Relaxed) % most;
+        let first = self.session()?;
+        if turn == 0 {
+            return Ok(first);
+        }
+        let mut more = lock(&self.more);
+        more.resize(most - 1, None);
+        let place = &mut more[turn - 1];
+        if place.as_ref().is_none_or(|session| session.is_dead()) {
+            *place = self.way.go_beside().ok();
+        }
+        let Some(session) = place.clone() else { return Ok(first) };
+        drop(more);
+        if self.known.dest.is_some() {
+            // The directories that were asked for there have been made when this is answered.
+            first.ask(Kind::Ping, body())?.done()?;
+        }
+        Ok(session)
     }
 
     /// Sends a request and waits for the one message that answers it.
@@ -157,6 +225,18 @@ impl SshEndpoint {
         self.known.one.as_deref()
     }
 
+    /// Where it is, for the other side of a run.
+    pub fn place(&self) -> Here {
+        let Known { boot, real, one, meta, .. } = &self.known;
+        let whole = one.as_ref().map_or_else(|| real.clone(), |name| [real, &b"/"[..], name].concat());
+        Here { boot: boot.clone(), root: real.clone(), whole, meta: Some(*meta) }
+    }
+
+    /// Its path, if it is on this machine.
+    pub fn here(&self) -> Option<&[u8]> {
+        is_here(&self.known.boot, &self.known.real, &self.known.meta).then_some(&*self.known.real)
+    }
+
     pub fn is_dir(&self) -> bool {
         self.known.is_dir
     }
@@ -170,9 +250,29 @@ impl SshEndpoint {
     }
 }
 
+impl Drop for SshEndpoint {
+    fn drop(&mut self) {
+        let session = Arc::clone(&lock(&self.session));
+        if !self.way.keep || session.is_dead() || self.way.stop.is_set() {
+            return;
+        }
+        if session.ask(Kind::Close, body()).and_then(|mut reply| reply.done()).is_ok() {
+            kept::keep(&self.way.target, &self.way.config, session);
+        }
+    }
+}
+
 impl Way {
     /// Connects to an agent, wherever there is one, and opens the root.
-    fn go(&self) -> Result<(Session, Known)> {
+    fn go(&self) -> Result<(Arc<Session>, Known)> {
+        if let Some(session) = self.keep.then(|| kept::take(&self.target, &self.config, &self.stop)).flatten() {
+            match self.open_root(&session, false) {
+                Ok(known) => return Ok((session, known)),
+                // It was cut meanwhile.
+                Err(_) if session.is_dead() => {}
+                Err(error) => return Err(error),
+            }
+        }
         let mut absent = None;
         for command in deploy::commands(&self.target, &self.config) {
             match self.go_with(&command) {
@@ -203,11 +303,29 @@ impl Way {
         Ok(there)
     }
 
-    fn go_with(&self, command: &str) -> Result<(Session, Known)> {
-        let session = Session::new(connect(&self.target, &self.config, Start::Command(command), &self.stop)?, &self.stop);
+    /// One more connection to the same root, beside the one that holds it.
+    fn go_beside(&self) -> Result<Arc<Session>> {
+        let command = deploy::commands(&self.target, &self.config).into_iter().next().unwrap_or_default();
+        let session = self.connect(&command)?;
+        self.open_root(&session, true)?;
+        Ok(session)
+    }
+
+    fn connect(&self, command: &str) -> Result<Arc<Session>> {
+        let compress = if self.compress { When::Always } else { When::Yes };
+        let stream = connect(&self.target, &self.config, Start::Command(command), &self.stop)?;
+        Ok(Arc::new(Session::new(stream, compress, &self.stop)))
+    }
+
+    fn go_with(&self, command: &str) -> Result<(Arc<Session>, Known)> {
+        let session = self.connect(command)?;
+        self.open_root(&session, false).map(|known| (session, known))
+    }
+
+    fn open_root(&self, session: &Session, beside: bool) -> Result<Known> {
         let mut request = body();
         // Both sides are on their way to list everything before the first answer has come.
-        let id = session.next_id();
+        let id = if beside { 0 } else { session.next_id() };
         request.u32(id).u64(session.walk().begin(id)).bytes(&self.path);
         let answer = match &self.role {
             Role::Source { follow } => {
@@ -218,15 +336,16 @@ impl Way {
                 });
                 session.ask(Kind::OpenSource, request)?.done()?
             }
-            Role::Dest { is_dir, one, capabilities, options } => {
-                request.bool(*is_dir).option(one.as_deref());
+            Role::Dest { is_dir, one, capabilities, options, here } => {
+                request.bool(beside).bool(*is_dir).option(one.as_deref());
                 put_capabilities(&mut request, capabilities);
                 put_options(&mut request, options);
+                put_here(&mut request, here.as_ref());
                 session.ask(Kind::OpenDest, request)?.done()?
             }
         };
-        let known = Known::read(&mut Get(&answer), &self.role)?;
-        Ok((session, known))
+        session.probe();
+        Known::read(&mut Get(&answer), &self.role)
     }
 }
 
@@ -239,14 +358,14 @@ impl Known {
         } else {
             None
         };
-        let capabilities = get_capabilities(get)?;
-        let real = get.bytes()?.to_vec();
+        let capabilities = carried(get_capabilities(get)?);
+        let (real, boot) = (get.bytes()?.to_vec(), get.bytes()?.to_vec());
         let meta = get_optional_meta(get, None)?.ok_or_else(|| garbled("a root of which nothing is known"))?;
         let Some(options) = options else {
             let one = get.option()?.map(<[u8]>::to_vec);
             let is_dir = get.bool()?;
             get.end()?;
-            return Ok(Self { capabilities, real, meta, one, is_dir, dest: None });
+            return Ok(Self { capabilities, real, boot, meta, one, is_dir, dest: None });
         };
         let (made, as_name) = (get.bool()?, get.option()?.map(<[u8]>::to_vec));
         let mut spared = Vec::new();
@@ -259,7 +378,7 @@ impl Known {
         }
         get.end()?;
         let dest = Some(DestKnown { made, as_name, options, spared, leftovers });
-        Ok(Self { capabilities, real, meta, one: None, is_dir: true, dest })
+        Ok(Self { capabilities, real, boot, meta, one: None, is_dir: true, dest })
     }
 }
 
@@ -269,10 +388,7 @@ impl Endpoint for SshEndpoint {
     }
 
     fn identity(&self) -> Vec<u8> {
-        let target = &self.way.target;
-        let user = target.user.as_ref().or(self.way.config.user.as_ref()).map_or("", String::as_str);
-        let port = target.port.or(self.way.config.port).unwrap_or(22);
-        [format!("ssh://{user}@{}:{port}", target.host).as_bytes(), &self.known.real].concat()
+        [b"ssh://", self.way.target.id(&self.way.config).as_bytes(), &self.known.real].concat()
     }
 
     fn root_meta(&self) -> Result<Meta> {
@@ -368,6 +484,11 @@ impl SshEndpoint {
     }
 }
 
+/// What the protocol carries of what a side keeps.
+fn carried(kept: Capabilities) -> Capabilities {
+    Capabilities { xattrs: false, acls: false, ..kept }
+}
+
 /// What a location on that host begins with, as the user wrote this one.
 fn prefix(path: &SyncPath) -> Vec<u8> {
     let root = SyncPath { scheme: path.scheme.clone(), path: Vec::new() };
@@ -379,7 +500,8 @@ fn prefix(path: &SyncPath) -> Vec<u8> {
 
 fn on_host(error: SyncError, prefix: &[u8]) -> SyncError {
     match &error.path {
-        Some(path) if !path.starts_with(prefix) => {
+        // What is wrong with the connection is not about a path there.
+        Some(path) if !path.starts_with(prefix) && error.action != "connect to" => {
             let path = Some([prefix, path].concat());
             SyncError { path, ..error }
         }

@@ -217,8 +217,8 @@ impl<'r> PullLane<'r> {
         let mut request = body();
         request.u64(room).bytes(&dir.key).bytes(op.source_name());
         put_wish(&mut request, self.to.keep);
-        request.u8(how as u8).u64(have).0.extend_from_slice(&secret);
-        let session = self.from.session()?;
+        request.bool(true).u8(how as u8).u64(have).u64(u64::MAX).0.extend_from_slice(&secret);
+        let session = self.from.session_for_large()?;
         let reply = session.ask(Kind::FetchFile, request)?;
         let mut tell = |kind, body| session.tell(kind, reply.id, body);
         match &basis {

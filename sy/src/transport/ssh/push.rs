@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::SshEndpoint;
 use super::attributes::Seen;
-use super::difference::{How, Search, common_part, is_worthwhile, put_whole, search, secret};
+use super::difference::{How, Search, common_part, from_start, is_worthwhile, put_whole, search, secret};
 use super::extents::Extents;
 use super::session::Reply;
 use super::window::Window;
@@ -200,7 +200,7 @@ impl<'r> PushLane<'r> {
         if !self.signatures.take(taken, self.to.at.stop()) {
             return Err(SyncError::cancelled());
         }
-        let sent = self.to.at.session().and_then(|session| session.ask(Kind::Put, request)).and_then(|mut reply| {
+        let sent = self.to.at.session_for_large().and_then(|session| session.ask(Kind::Put, request)).and_then(|mut reply| {
             let end = match how {
                 How::Difference => self.send_difference(dir, op, &file, &key, &mut reply)?,
                 How::Whole | How::Rest => self.send_content(dir, op, &file, how == How::Rest, &key, &mut reply)?,
@@ -236,9 +236,12 @@ impl<'r> PushLane<'r> {
             self.tally.bytes_read.fetch_add(bytes, Relaxed);
             if self.control.should_stop() { Err(SyncError::cancelled()) } else { Ok(()) }
         };
-        let found = search(key, Search { file: file.as_fd(), next: &mut next, send: &mut send, seen: &mut seen }).map_err(|error| {
-            if error.path.is_none() && error.errno.is_some() { error.at("read", self.from.path(dir, op)) } else { error }
-        })?;
+        let found = search(key, Search { read: &mut from_start(file.as_fd()), next: &mut next, send: &mut send, seen: &mut seen })
+            .map_err(
+                |error| {
+                    if error.path.is_none() && error.errno.is_some() { error.at("read", self.from.path(dir, op)) } else { error }
+                },
+            )?;
         if found.whole.size != op.source.size {
             return Err(changed(self.from.path(dir, op)));
         }
@@ -254,7 +257,7 @@ impl<'r> PushLane<'r> {
         let mut at = 0;
         if rest {
             let have = Get(&reply.next()?.body).u64()?.min(op.source.size);
-            at = common_part(key, file.as_fd(), have, &mut || reply.next())?;
+            at = common_part(key, &mut from_start(file.as_fd()), have, &mut || reply.next())?;
             let mut from = body();
             from.u64(at);
             reply.tell(Kind::Hole, from)?;

@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 
 use super::connect::{Failure, Link, Stream};
+use super::kept::IDLE;
 use super::walk::Walk;
 use super::wire::message::{GREETING, VERSION};
+use super::wire::zip::{FAR, When};
 use super::wire::{Frame, Get, Incoming, Kind, Outgoing, Put, body, cut_off, garbled};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::Stop;
@@ -51,11 +53,20 @@ struct Shared {
     greeted: AtomicBool,
     stop: Mutex<Stop>,
     sent: AtomicU64,
+    /// When the other side was asked something that takes it no time.
+    probed: Mutex<Option<Instant>>,
+    /// It is near by, and has yet to be told that packing does not pay.
+    near: AtomicBool,
+    /// Since when no run uses it.
+    resting: Mutex<Option<Instant>>,
 }
+
+/// The number of that question.
+const PROBE: u32 = u32::MAX;
 
 impl Session {
     /// Takes a stream to what should be an agent. Does not wait for its first word.
-    pub fn new(stream: Stream, stop: &Stop) -> Self {
+    pub fn new(stream: Stream, compress: When, stop: &Stop) -> Self {
         let Stream { read, write, link } = stream;
         let shared = Arc::new(Shared {
             out: Outgoing::new(File::from(write)),
@@ -68,10 +79,14 @@ impl Session {
             greeted: AtomicBool::new(false),
             stop: Mutex::new(stop.clone()),
             sent: AtomicU64::new(0),
+            probed: Mutex::default(),
+            near: AtomicBool::new(false),
+            resting: Mutex::default(),
         });
         let mut hello = body();
-        hello.u32(VERSION);
+        hello.u32(VERSION).u8(compress as u8);
         let _ = shared.send(Kind::Hello, 0, hello);
+        shared.out.zip(compress);
         let own = Arc::clone(&shared);
         let reader = std::thread::Builder::new().name("sypy-ssh".into()).spawn(move || own.read(read)).ok();
         Self { shared, next: AtomicU32::new(1), reader }
@@ -80,6 +95,13 @@ impl Session {
     /// For the next run over the same connection.
     pub fn belongs_to(&self, stop: &Stop) {
         *lock(&self.shared.stop) = stop.clone();
+        *lock(&self.shared.resting) = None;
+    }
+
+    /// No run uses it; it ends by itself when none comes.
+    pub fn rest(&self) {
+        *lock(&self.shared.stop) = Stop::default();
+        *lock(&self.shared.resting) = Some(Instant::now());
     }
 
     pub fn walk(&self) -> &Walk {
@@ -100,8 +122,24 @@ impl Session {
         self.shared.sent.load(Relaxed)
     }
 
+    /// Finds out how far away the other side is, without waiting for it.
+    pub fn probe(&self) {
+        *lock(&self.shared.probed) = Some(Instant::now());
+        let _ = self.shared.send(Kind::Ping, PROBE, body());
+    }
+
+    /// Bytes that packing has saved on the way there.
+    pub fn saved(&self) -> u64 {
+        self.shared.out.saved()
+    }
+
     /// Sends a request. The answer can be waited for, or not.
     pub fn ask(&self, kind: Kind, body: Put) -> Result<Reply> {
+        if self.shared.near.swap(false, Relaxed) {
+            let mut near = super::wire::body();
+            near.u8(When::No as u8);
+            self.shared.send(Kind::Ping, 0, near)?;
+        }
         let id = self.next.fetch_add(1, Relaxed);
         let (sender, frames) = mpsc::channel();
         lock(&self.shared.waiting).insert(id, sender);
@@ -282,6 +320,13 @@ impl Shared {
                         return error;
                     }
                 }
+                Kind::Done if frame.id == PROBE => {
+                    let took = lock(&self.probed).take().map_or(Duration::MAX, |sent| sent.elapsed());
+                    if took < FAR {
+                        self.out.zip(When::No);
+                        self.near.store(true, Relaxed);
+                    }
+                }
                 _ => {
                     let mut waiting = lock(&self.waiting);
                     let ends = matches!(frame.kind, Kind::Done | Kind::Failed);
@@ -364,6 +409,11 @@ impl std::io::Read for Patient<'_> {
             }
             let shared = self.shared;
             if shared.dead.get().is_some() {
+                return Ok(0);
+            }
+            if lock(&shared.resting).is_some_and(|since| since.elapsed() > IDLE) {
+                let _ = shared.dead.set(cut_off());
+                drop(lock(&shared.link).take());
                 return Ok(0);
             }
             let writing = shared.writing.load(Relaxed);

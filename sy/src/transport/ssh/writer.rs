@@ -164,6 +164,11 @@ impl<'r> SshWriter<'r> {
         }
     }
 
+    /// Has the destination's file other names, which its metadata, to be changed, are not for?
+    pub fn shares_metadata(&self, op: &Op) -> bool {
+        op.dest.is_some_and(|old| op.source.nlink == 1 && old.nlink > 1 && self.keep.differs(&op.source, &old, self.precision))
+    }
+
     /// Is what the destination has for `op` already another name of the file at `leader`?
     pub fn is_linked(&self, op: &Op, leader: &[u8]) -> bool {
         let (dir, name) = split_key(leader);
@@ -192,6 +197,10 @@ impl<'r> SshWriter<'r> {
     /// This try may have left one.
     pub fn note_part(&self, dir: &Dir<'_>, op: &Op) {
         self.at.note_leftover(&dir.key, &part_name(&op.name, &op.source));
+    }
+
+    pub fn path(&self, key: &[u8]) -> Vec<u8> {
+        self.at.path_of(key)
     }
 
     /// What stands at the destination now, where a connection was cut and nobody knows what became of an operation.

@@ -4,21 +4,18 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use reqsign_core::time::Timestamp;
 
-use super::super::attributes::{Attributes, parse_http_date};
+use super::super::attributes::{Attributes, HANDLING, parse_http_date};
 use super::super::http::{Dialect, Failed, Verdict};
 use super::super::store::{Head, Object, Page, Part};
 use super::super::sums::{Sums, base64, from_base64};
 use super::super::xml::{self, Met};
-use super::super::{bare, uri};
+use super::super::{WHOLE, bare, uri};
 use super::Azure;
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::transport::Time;
 
 /// The first with all that is used here: encoded names in lists, blocks of 4,000 MiB, CRC-64.
 const VERSION: HeaderValue = HeaderValue::from_static("2021-12-02");
-/// Metadata that holds the check sum of a whole that came in parts: Azure keeps none of it by itself. The name and the
-/// form are those under which S3 tells the same sum.
-pub const WHOLE: &str = "crc64nvme";
 
 impl Dialect for Azure {
     fn sign(&self, parts: &mut Parts) -> Result<()> {
@@ -115,9 +112,8 @@ pub fn head(headers: &HeaderMap) -> Result<Head> {
     let number = |name: &str| text(headers, name).and_then(|value| value.parse().ok());
     let whole = text(headers, "content-range").and_then(|range| range.rsplit_once('/')).and_then(|(_, size)| size.parse().ok());
     let mut attributes = Attributes { content_type: text(headers, "content-type").map(str::to_owned), ..Attributes::default() };
-    for (name, value) in metadata(headers) {
-        attributes.set(name, value);
-    }
+    metadata(headers).for_each(|(name, value)| attributes.take(name, value));
+    HANDLING.iter().for_each(|name| attributes.handle(name, text(headers, name)));
     // An object of unknown size must not look like an empty one.
     let size = whole.or_else(|| number("content-length"));
     let size = size.ok_or_else(|| SyncError::new(ErrorKind::Io, "the service did not say how large the object is"))?;
@@ -127,6 +123,7 @@ pub fn head(headers: &HeaderMap) -> Result<Head> {
         tag: bare(text(headers, "etag").unwrap_or_default()),
         attributes,
         sums: sums(headers),
+        composite: None,
     })
 }
 

@@ -18,7 +18,7 @@ use reqsign_core::time::Timestamp;
 use reqsign_core::{Context, Env, OsEnv, ProvideCredentialChain, ProvideCredentialDyn, SigningCredential};
 
 use super::super::AzureConfig;
-use super::super::auth::context;
+use super::super::auth::{context, why};
 use super::settings::{Proof, Settings};
 use super::sign;
 use crate::error::{ErrorKind, Result, SyncError};
@@ -146,8 +146,7 @@ impl Credentials {
             Ok(None) => Err(SyncError::new(ErrorKind::Authentication, "no credentials for Azure were found")
                 .hint("set key, sas_token, connection_string or client_id of AzureConfig, the AZURE_STORAGE_ variables, or run az login")),
             Err(error) => {
-                let why: String = error.to_string().chars().filter(|c| !c.is_control()).take(300).collect();
-                Err(SyncError::new(ErrorKind::Authentication, format!("credentials for Azure could not be had: {why}")))
+                Err(SyncError::new(ErrorKind::Authentication, format!("credentials for Azure could not be had: {}", why(&error))))
             }
         }
     }
@@ -164,19 +163,19 @@ fn search(config: &AzureConfig) -> From {
             .push(WorkloadIdentityCredentialProvider::new())
             .push(ImdsCredentialProvider::new())
             .push(AzureCliCredentialProvider::new());
-        return From::Search(Box::new(chain), context());
+        return From::Search(Box::new(chain), context(config.client_options.as_ref()));
     };
     if let (Some(secret), Some(tenant)) = (&config.client_secret, tenant) {
         let provider =
             ClientSecretCredentialProvider::new().with_tenant_id(tenant).with_client_id(client).with_client_secret(secret.expose());
-        return From::Search(Box::new(provider), context());
+        return From::Search(Box::new(provider), context(config.client_options.as_ref()));
     }
     let mut workload = WorkloadIdentityCredentialProvider::new().with_client_id(client);
     if let Some(tenant) = tenant {
         workload = workload.with_tenant_id(tenant);
     }
     let chain = ProvideCredentialChain::new().push(workload).push(ImdsCredentialProvider::new());
-    From::Search(Box::new(chain), context().with_env(Named(client.to_owned())))
+    From::Search(Box::new(chain), context(config.client_options.as_ref()).with_env(Named(client.to_owned())))
 }
 
 /// The environment, with a managed identity of that client id: its provider looks nowhere else for one.

@@ -9,9 +9,9 @@ use http::Method;
 
 use super::super::attributes::{Attributes, TimeStyle};
 use super::super::http::{Answer, Body, Request};
-use super::super::store::{Content, Features, Head, If, Origin, Page, Part, Query, Store};
+use super::super::store::{Content, Features, Head, If, Origin, Page, Part, Query, Removal, Store};
 use super::super::sums::{Kinds, Summer, Sums, base64};
-use super::super::{bare, deletes, quoted, uri};
+use super::super::{WHOLE, bare, deletes, quoted, uri};
 use super::{Azure, answers};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::transport::Time;
@@ -121,8 +121,17 @@ fn pairs(attributes: &Attributes) -> impl Iterator<Item = (String, String)> {
     attributes.pairs(TimeStyle::Rfc3339).into_iter().map(|(name, value)| (format!("x-ms-meta-{name}"), value))
 }
 
+/// Metadata of others. Here a name is that of a variable in a program.
+fn foreign(attributes: &Attributes) -> impl Iterator<Item = (String, String)> {
+    let named = attributes.foreign().map(|(name, value)| (name.replace(['-', '.'], "_").to_ascii_lowercase(), value.to_owned()));
+    let fits = |name: &str| !name.starts_with(|c: char| c.is_ascii_digit()) && name != WHOLE;
+    named.filter(move |(name, _)| fits(name)).map(|(name, value)| (format!("x-ms-meta-{name}"), value))
+}
+
 fn describe<'b>(mut request: Request<'b>, attributes: &Attributes) -> Request<'b> {
     request.named.extend(pairs(attributes));
+    request.named.extend(foreign(attributes));
+    request.named.extend(attributes.headers().iter().map(|(name, value)| (format!("x-ms-blob-{name}"), value.clone())));
     request.maybe("x-ms-blob-content-type", attributes.content_type.clone())
 }
 
@@ -147,6 +156,7 @@ impl Store for Azure {
             copies_attributes: u64::MAX,
             sets_attributes: true,
             deletes_at_once: deletes::TOGETHER,
+            conditional_deletes: true,
             directories: false,
             ordered: true,
             begins_anywhere: false,
@@ -248,15 +258,18 @@ impl Store for Azure {
         self.copied(key, answer)
     }
 
-    fn delete(&self, keys: &[&[u8]]) -> Vec<Result<()>> {
-        let delete = |key: &[u8]| {
-            let request = self.request(Method::DELETE, key, "")?.header("x-ms-delete-snapshots", "include");
+    fn delete(&self, removals: &[Removal<'_>]) -> Vec<Result<()>> {
+        let delete = |one: &Removal<'_>| {
+            let request = self
+                .request(Method::DELETE, one.key, "")?
+                .header("x-ms-delete-snapshots", "include")
+                .maybe("if-match", one.tag.map(quoted));
             match self.send(&request) {
                 Err(error) if error.kind == ErrorKind::NotFound && error.hint.is_none() => Ok(()),
                 other => other.map(drop),
             }
         };
-        deletes::side_by_side(keys, self.http.connections, delete)
+        deletes::side_by_side(removals, self.http.connections, delete)
     }
 
     /// Nothing is sent: an upload is no more than a name that its parts have in common.
@@ -286,7 +299,7 @@ impl Store for Azure {
         let body = format!("<?xml version=\"1.0\" encoding=\"utf-8\"?><BlockList>{list}</BlockList>");
         let mut request = describe(self.request(Method::PUT, key, "comp=blocklist")?.body(Body::Bytes(body.as_bytes())), attributes);
         if let Some(sum) = sums.crc64 {
-            request.named.push((format!("x-ms-meta-{}", answers::WHOLE), base64(&sum.to_be_bytes())));
+            request.named.push((format!("x-ms-meta-{}", WHOLE), base64(&sum.to_be_bytes())));
         }
         match self.send(&request.when(when)) {
             Ok(answer) => Ok(bare(answer.header("etag").unwrap_or_default())),
@@ -315,5 +328,9 @@ impl Store for Azure {
 
     fn requests(&self) -> u64 {
         self.http.requests.load(Relaxed)
+    }
+
+    fn throttled(&self) -> u64 {
+        self.http.throttled.load(Relaxed)
     }
 }

@@ -7,11 +7,10 @@ use http::{HeaderMap, HeaderValue};
 use serde_json::Value;
 
 use super::super::attributes::{Attributes, parse_http_date, parse_rfc3339};
-use super::super::bare;
 use super::super::http::{Dialect, Failed, Verdict};
-use super::super::store::{Head, Object, Page, Part};
+use super::super::store::{Head, Object, Page};
 use super::super::sums::{Sums, from_base64};
-use super::super::xml::{self, Met};
+use super::super::xml;
 use super::Gcs;
 use crate::error::{ErrorKind, Result, SyncError};
 
@@ -110,10 +109,21 @@ pub fn generation(resource: &Value) -> Result<String> {
     resource["generation"].as_str().filter(|text| !text.is_empty()).map(str::to_owned).ok_or_else(|| odd("an object without a generation"))
 }
 
+/// How content is to be handled: as a header, and in a resource.
+pub const HANDLED: [(&str, &str); 4] = [
+    ("cache-control", "cacheControl"),
+    ("content-disposition", "contentDisposition"),
+    ("content-encoding", "contentEncoding"),
+    ("content-language", "contentLanguage"),
+];
+
 /// What the JSON API tells about an object.
 pub fn head(resource: &Value) -> Result<Head> {
     let text = |name: &str| resource[name].as_str();
     let mut attributes = Attributes { content_type: text("contentType").map(str::to_owned), ..Attributes::default() };
+    for (name, field) in HANDLED {
+        attributes.handle(name, text(field));
+    }
     if let Some(metadata) = resource["metadata"].as_object() {
         describe(&mut attributes, metadata.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_str()?))));
     }
@@ -127,6 +137,7 @@ pub fn head(resource: &Value) -> Result<Head> {
             md5: text("md5Hash").and_then(from_base64),
             ..Sums::default()
         },
+        composite: None,
     })
 }
 
@@ -136,7 +147,7 @@ fn describe<'m>(attributes: &mut Attributes, metadata: impl Iterator<Item = (&'m
         if name.eq_ignore_ascii_case(GSUTIL_MTIME) {
             other = Some(value);
         } else {
-            attributes.set(name, value);
+            attributes.take(name, value);
         }
     }
     if let (None, Some(value)) = (attributes.mtime, other) {
@@ -186,6 +197,7 @@ pub fn head_of(headers: &HeaderMap) -> Result<Head> {
         tag: text(headers, "x-goog-generation").unwrap_or_default().to_owned(),
         attributes,
         sums: sums(headers),
+        composite: None,
     })
 }
 
@@ -202,34 +214,6 @@ pub fn sums(headers: &HeaderMap) -> Sums {
         }
     }
     sums
-}
-
-/// The ETag of a part is its MD5.
-fn md5_of(tag: &str) -> Option<[u8; 16]> {
-    let hex = tag.len() == 32 && tag.bytes().all(|b| b.is_ascii_hexdigit());
-    hex.then(|| u128::from_str_radix(tag, 16).ok().map(u128::to_be_bytes)).flatten()
-}
-
-/// The parts of an upload, and the number after which to go on.
-pub fn parts(body: &[u8]) -> Result<(Vec<Part>, Option<String>)> {
-    let blank = || Part { number: 0, size: 0, tag: String::new(), sums: Sums::default() };
-    let (mut parts, mut part, mut next, mut truncated) = (Vec::new(), blank(), None, false);
-    xml::walk(body, |met| match met {
-        Met::Text { parent: "Part", name, text } => match name {
-            "PartNumber" => part.number = text.trim().parse().unwrap_or(0),
-            "Size" => part.size = text.trim().parse().unwrap_or(0),
-            "ETag" => {
-                part.tag = bare(text);
-                part.sums.md5 = md5_of(&part.tag);
-            }
-            _ => {}
-        },
-        Met::Text { name: "NextPartNumberMarker", text, .. } => next = Some(text.to_owned()),
-        Met::Text { name: "IsTruncated", text, .. } => truncated = text.trim() == "true",
-        Met::End { name: "Part" } => parts.push(std::mem::replace(&mut part, blank())),
-        _ => {}
-    })?;
-    Ok((parts, next.filter(|_| truncated)))
 }
 
 #[cfg(test)]

@@ -54,17 +54,6 @@ fn headers_tell_about_the_whole_object() {
     assert!(head_of(&headers).is_ok());
 }
 
-#[test]
-fn parts_are_known_by_their_md5() {
-    let body = b"<ListPartsResult><IsTruncated>true</IsTruncated><NextPartNumberMarker>1</NextPartNumberMarker>\
-        <Part><PartNumber>1</PartNumber><ETag>\"25f9e794323b453885f5181f1b624d0b\"</ETag><Size>9</Size></Part></ListPartsResult>";
-    let (parts, next) = parts(body).expect("parts");
-    assert_eq!(next.as_deref(), Some("1"));
-    assert_eq!((parts[0].number, parts[0].size), (1, 9));
-    assert_eq!(parts[0].sums.md5, from_base64("JfnnlDI7RTiF9RgfG2JNCw=="));
-    assert_eq!(md5_of("+5f9e794323b453885f5181f1b624d0b"), None);
-}
-
 fn gcs(config: GcsConfig) -> Gcs {
     let config = GcsConfig { endpoint: Some(Url::from_text("https://localhost").expect("a URL")), ..config };
     Gcs::open("b", &Login::from(config), Stop::default()).expect("a bucket")

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use http::HeaderValue;
+use reqsign_core::Context;
 
 use super::super::GcsConfig;
+use super::super::auth::context;
 use super::search::{Found, exchange, from_fields, from_file, nothing_found, search};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::transport::Time;
@@ -26,6 +28,7 @@ thread_local! {
 #[derive(Debug)]
 pub struct Credentials {
     from: From,
+    context: Context,
     current: Mutex<State>,
 }
 
@@ -97,7 +100,7 @@ impl Credentials {
             _ if emulator => From::Nobody,
             _ => From::Search,
         };
-        Self { from, current: Mutex::default() }
+        Self { from, context: context(config.client_options.as_ref()), current: Mutex::default() }
     }
 
     /// The value of `Authorization`; `None` for the anonymous.
@@ -144,6 +147,15 @@ impl Credentials {
         matches!(self.from, From::Nobody)
     }
 
+    /// Who it is that the account does not tell: tokens of two accounts look alike there. Nothing that a token could be made from.
+    pub fn id(&self) -> Option<String> {
+        match &self.from {
+            From::Given(token) => Some(blake3::hash(token.expose().as_bytes()).to_hex()[..16].to_owned()),
+            From::Function(refresh) => Some(format!("function {:p}", Refresh::as_ptr(refresh))),
+            _ => None,
+        }
+    }
+
     /// Which account it is, as far as that is known for longer than a token lives.
     pub fn account(&self) -> String {
         match &self.from {
@@ -161,9 +173,9 @@ impl Credentials {
             From::Nobody => Err(nothing_found()),
             From::Given(token) => Ok((token.expose().to_owned(), None)),
             From::Function(refresh) => from_fields(refresh()?),
-            From::Text(text) => exchange(text.expose(), "credentials_json"),
-            From::File(path) => from_file(path),
-            From::Search => search(),
+            From::Text(text) => exchange(text.expose(), "credentials_json", &self.context),
+            From::File(path) => from_file(path, &self.context),
+            From::Search => search(&self.context),
         }
     }
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::super::attributes::Attributes;
 use super::super::http::{Answer, Body, Dialect, Failed, Request, Verdict};
-use super::super::store::{If, Store};
+use super::super::store::{If, Removal, Store};
 use super::super::sums::Sums;
 use super::super::xml;
 use super::wire::{check, condition, is_missing, resource};
@@ -35,9 +35,10 @@ impl Gcs {
         answers::generation(&self.json(&request)?)
     }
 
-    pub(super) fn delete_one(&self, key: &[u8]) -> Result<()> {
-        check(key)?;
-        match self.send(&Request::new(Method::DELETE, self.settings.object(key))) {
+    pub(super) fn delete_one(&self, one: &Removal<'_>) -> Result<()> {
+        check(one.key)?;
+        let condition = one.tag.map(|tag| condition(If::Tag(tag)).replacen('&', "?", 1)).unwrap_or_default();
+        match self.send(&Request::new(Method::DELETE, format!("{}{condition}", self.settings.object(one.key)))) {
             Err(error) if is_missing(&error) => Ok(()),
             other => other.map(drop),
         }
@@ -86,7 +87,7 @@ impl Gcs {
         }
         if certain {
             // It would look like what was sent.
-            let _ = self.send(&Request::new(Method::DELETE, format!("{}?{}", self.settings.object(key), &condition(If::Tag(&tag))[1..])));
+            let _ = self.delete_one(&Removal { key, tag: Some(&tag) });
         }
         Err(SyncError::new(ErrorKind::Verification, "what the store has is not what was sent").retryable())
     }

@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::super::attributes::{Attributes, TimeStyle};
 use super::super::http::{Answer, Body, Request};
-use super::super::store::{Content, Features, Head, If, Origin, Page, Part, Query, Store};
+use super::super::store::{Content, Features, Head, If, Origin, Page, Part, Query, Removal, Store};
 use super::super::sums::{Kinds, Sums, base64};
-use super::super::{bare, deletes, uri, xml};
+use super::super::{bare, deletes, parts, uri, xml};
 use super::frame::Frame;
 use super::wire::{UNTYPED, check, condition, hashes, is_missing, no_bucket, part_query, resource};
 use super::{Gcs, answers};
@@ -52,6 +52,8 @@ impl Store for Gcs {
             copies_attributes: u64::MAX,
             sets_attributes: true,
             deletes_at_once: deletes::TOGETHER,
+            // What stands in for the service may not know them.
+            conditional_deletes: self.settings.google,
             directories: false,
             ordered: true,
             begins_anywhere: true,
@@ -83,6 +85,10 @@ impl Store for Gcs {
         format!("gcs {} {}", self.settings.base, self.bucket)
     }
 
+    fn signer(&self) -> Option<String> {
+        self.credentials.id()
+    }
+
     fn list(&self, query: &Query<'_>) -> Result<Page> {
         use std::fmt::Write;
         let fields = "kind,nextPageToken,prefixes,items(name,size,generation,updated,metadata)";
@@ -108,7 +114,8 @@ impl Store for Gcs {
 
     fn head(&self, key: &[u8]) -> Result<Option<Head>> {
         check(key)?;
-        let fields = "size,generation,updated,metadata,contentType,crc32c,md5Hash";
+        let fields = "size,generation,updated,metadata,contentType,crc32c,md5Hash,\
+            cacheControl,contentDisposition,contentEncoding,contentLanguage";
         match self.json(&Request::new(Method::GET, format!("{}?fields={fields}", self.settings.object(key)))) {
             Ok(resource) => answers::head(&resource).map(Some),
             Err(error) if is_missing(&error) => Ok(None),
@@ -184,8 +191,8 @@ impl Store for Gcs {
         }
     }
 
-    fn delete(&self, keys: &[&[u8]]) -> Vec<Result<()>> {
-        deletes::side_by_side(keys, self.http.connections, |key| self.delete_one(key))
+    fn delete(&self, removals: &[Removal<'_>]) -> Vec<Result<()>> {
+        deletes::side_by_side(removals, self.http.connections, |one| self.delete_one(one))
     }
 
     fn begin(&self, key: &[u8], attributes: &Attributes) -> Result<String> {
@@ -193,6 +200,10 @@ impl Store for Gcs {
             self.xml(Method::POST, key, "uploads")?.header("content-type", attributes.content_type.as_deref().unwrap_or(UNTYPED));
         for (name, value) in attributes.pairs(TimeStyle::Rfc3339) {
             request.named.push((format!("x-goog-meta-{name}"), value));
+        }
+        request.named.extend(attributes.foreign().map(|(name, value)| (format!("x-goog-meta-{name}"), value.to_owned())));
+        for (name, value) in attributes.headers() {
+            request = request.header(name, value.clone());
         }
         xml::find(&self.text(&request)?, "UploadId")
             .filter(|id| !id.is_empty())
@@ -209,30 +220,16 @@ impl Store for Gcs {
     }
 
     fn parts(&self, key: &[u8], upload: &str) -> Result<Option<Vec<Part>>> {
-        let (mut all, mut after) = (Vec::new(), String::new());
         let id = uri::encode_value(upload.as_bytes());
-        loop {
-            match self.text(&self.xml(Method::GET, key, &format!("uploadId={id}{after}"))?) {
-                Ok(body) => {
-                    let (parts, next) = answers::parts(&body)?;
-                    all.extend(parts);
-                    match next {
-                        Some(next) => after = format!("&part-number-marker={}", uri::encode_value(next.as_bytes())),
-                        None => return Ok(Some(all)),
-                    }
-                }
-                Err(error) if is_missing(&error) => return Ok(None),
-                Err(error) => return Err(error),
-            }
-        }
+        parts::all(|after| match self.text(&self.xml(Method::GET, key, &format!("uploadId={id}{after}"))?) {
+            Ok(body) => Ok(Some(body)),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(error),
+        })
     }
 
     fn complete(&self, key: &[u8], upload: &str, parts: &[Part], _: &Attributes, sums: &Sums, when: If<'_>) -> Result<String> {
-        let list: String = parts
-            .iter()
-            .map(|part| format!("<Part><PartNumber>{}</PartNumber><ETag>&quot;{}&quot;</ETag></Part>", part.number, part.tag))
-            .collect();
-        let body = format!("<CompleteMultipartUpload>{list}</CompleteMultipartUpload>");
+        let body = format!("<CompleteMultipartUpload>{}</CompleteMultipartUpload>", parts::list(parts));
         let size: u64 = parts.iter().map(|part| part.size).sum();
         self.still(key, when)?;
         let request = self
@@ -264,5 +261,9 @@ impl Store for Gcs {
 
     fn requests(&self) -> u64 {
         self.http.requests.load(Relaxed)
+    }
+
+    fn throttled(&self) -> u64 {
+        self.http.throttled.load(Relaxed)
     }
 }

@@ -2,23 +2,23 @@
 
 use std::path::PathBuf;
 
-use reqsign_core::ProvideCredential;
 use reqsign_core::time::Timestamp;
+use reqsign_core::{Context, ProvideCredential};
 use reqsign_google::{
     Credential, ServiceAccountTokenCredentialProvider, StaticCredentialProvider, Token as Loaded, VmMetadataCredentialProvider,
 };
 
-use super::super::auth::{context, home, variable};
+use super::super::auth::{home, variable, why};
 use crate::error::{ErrorKind, Result, SyncError};
 
 /// A token, and when it ends.
 pub type Found = (String, Option<i64>);
 
 /// Looks where Google's own tools look.
-pub fn search() -> Result<Found> {
+pub fn search(context: &Context) -> Result<Found> {
     match key_file(variable, home()) {
-        Some(path) => from_file(&path),
-        None => from_machine(),
+        Some(path) => from_file(&path, context),
+        None => from_machine(context),
     }
 }
 
@@ -39,25 +39,24 @@ fn key_file(variable: impl Fn(&str) -> Option<String>, home: Option<PathBuf>) ->
     Some(dir.join("application_default_credentials.json")).filter(|path| path.exists())
 }
 
-pub fn from_file(path: &std::path::Path) -> Result<Found> {
+pub fn from_file(path: &std::path::Path, context: &Context) -> Result<Found> {
     let text = std::fs::read_to_string(path).map_err(|error| SyncError::io(&error, "read the credentials in", path))?;
-    exchange(&text, &path.display().to_string())
+    exchange(&text, &path.display().to_string(), context)
 }
 
 /// Makes a token of what a key file holds. `name` is where it came from.
-pub fn exchange(text: &str, name: &str) -> Result<Found> {
+pub fn exchange(text: &str, name: &str, context: &Context) -> Result<Found> {
     let fail = |error: reqsign_core::Error| {
-        let why: String = error.to_string().chars().filter(|c| !c.is_control()).take(300).collect();
         let hint = format!("{name} must hold the JSON key of a service account, a user or an external account that is still valid");
-        SyncError::new(ErrorKind::Authentication, format!("credentials for Google Cloud Storage could not be had: {why}")).hint(hint)
+        SyncError::new(ErrorKind::Authentication, format!("credentials for Google Cloud Storage could not be had: {}", why(&error)))
+            .hint(hint)
     };
-    let context = context();
-    let provided = pollster::block_on(StaticCredentialProvider::new(text).provide_credential(&context)).map_err(fail)?;
+    let provided = pollster::block_on(StaticCredentialProvider::new(text).provide_credential(context)).map_err(fail)?;
     match provided {
         Some(Credential { token: Some(token), .. }) => Ok(loaded(token)),
         Some(Credential { service_account: Some(account), .. }) => {
             let provider = ServiceAccountTokenCredentialProvider::new(account);
-            let provided = pollster::block_on(provider.provide_credential(&context)).map_err(fail)?;
+            let provided = pollster::block_on(provider.provide_credential(context)).map_err(fail)?;
             provided.and_then(|credential| credential.token).map(loaded).ok_or_else(nothing_found)
         }
         _ => Err(nothing_found()),
@@ -65,9 +64,8 @@ pub fn exchange(text: &str, name: &str) -> Result<Found> {
 }
 
 /// Machines at Google are told who they are.
-fn from_machine() -> Result<Found> {
-    let context = context();
-    let provided = pollster::block_on(VmMetadataCredentialProvider::new().provide_credential(&context));
+fn from_machine(context: &Context) -> Result<Found> {
+    let provided = pollster::block_on(VmMetadataCredentialProvider::new().provide_credential(context));
     // On other machines there is nobody to ask.
     provided.ok().flatten().and_then(|credential| credential.token).map(loaded).ok_or_else(nothing_found)
 }
@@ -116,7 +114,7 @@ mod tests {
 
     #[test]
     fn what_is_no_key_is_told_without_its_text() {
-        let error = exchange("{\"private_key\": \"hunter2\"}", "credentials_json").expect_err("no key");
+        let error = exchange("{\"private_key\": \"hunter2\"}", "credentials_json", &Context::new()).expect_err("no key");
         assert_eq!(error.kind, ErrorKind::Authentication);
         assert!(!error.to_string().contains("hunter2"), "{error}");
         assert!(from_fields(vec![("key".into(), "x".into())]).is_err() && from_fields(Vec::new()).is_err());

@@ -13,6 +13,8 @@ pub struct Settings {
     bucket: String,
     /// The environment named the service: it stands in for Google's, and is nobody to show credentials to unasked.
     pub emulator: bool,
+    /// It is Google's own.
+    pub google: bool,
     /// Pays where a bucket makes the requester pay.
     pub project: Option<String>,
 }
@@ -34,7 +36,8 @@ impl Settings {
         if project.as_ref().is_some_and(|project| !project.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.:_".contains(&b))) {
             return Err(SyncError::config("project_id must be a name such as \"my-project-1\""));
         }
-        Ok(Self { base, bucket: uri::encode_value(bucket.as_bytes()), emulator: by_environment, project })
+        let google = base == GOOGLE;
+        Ok(Self { google, base, bucket: uri::encode_value(bucket.as_bytes()), emulator: by_environment, project })
     }
 
     /// The list of objects, in the JSON API.

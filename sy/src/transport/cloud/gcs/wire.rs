@@ -6,6 +6,7 @@ use super::super::attributes::{Attributes, TimeStyle};
 use super::super::store::If;
 use super::super::sums::{Sums, base64};
 use super::super::uri;
+use super::answers::HANDLED;
 use crate::error::{ErrorKind, Result, SyncError};
 
 /// The type of what says nothing of its type.
@@ -43,9 +44,14 @@ pub fn hashes(sums: &Sums) -> Option<String> {
 
 /// An object's metadata in the JSON API.
 pub fn resource(attributes: &Attributes) -> Map<String, Value> {
-    let metadata: Map<String, Value> =
-        attributes.pairs(TimeStyle::Rfc3339).into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+    let foreign = attributes.all_foreign().map(|(name, value)| (name.to_owned(), value.into()));
+    let own = attributes.pairs(TimeStyle::Rfc3339).into_iter().map(|(name, value)| (name.to_owned(), value.into()));
+    let metadata: Map<String, Value> = foreign.chain(own).collect();
     let mut resource = Map::new();
+    for (name, field) in HANDLED {
+        let told = attributes.headers().iter().find(|(told, _)| *told == name);
+        resource.extend(told.map(|(_, value)| (field.to_owned(), value.as_str().into())));
+    }
     resource.insert("metadata".to_owned(), metadata.into());
     if let Some(kind) = &attributes.content_type {
         resource.insert("contentType".to_owned(), kind.as_str().into());

@@ -5,12 +5,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use http::HeaderMap;
 use http::request::Parts;
 
-use super::super::attributes::{Attributes, parse_http_date, parse_rfc3339};
+use super::super::attributes::{Attributes, HANDLING, parse_http_date, parse_rfc3339};
+use super::super::composite::Composite;
 use super::super::http::{Dialect, Failed, Verdict};
-use super::super::store::{Head, Object, Page, Part};
-use super::super::sums::{Sums, from_base64};
+use super::super::store::{Head, Object, Page};
+use super::super::sums::{Kinds, Sums, from_base64, md5_from_hex};
 use super::super::xml::{self, Met};
 use super::super::{bare, uri};
+use super::settings::Settings;
 use super::{S3, sign};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::transport::Time;
@@ -85,7 +87,7 @@ impl Dialect for S3 {
                 Verdict::Never(told(ErrorKind::NotFound, "there is no such bucket").hint("check its name and the endpoint"))
             }
             (404, _) => Verdict::Never(told(ErrorKind::NotFound, "there is no such object")),
-            (501, _) | (_, "NotImplemented") => Verdict::Never(told(ErrorKind::Unsupported, "the service can't do that")),
+            (501, _) | (_, "NotImplemented" | "MalformedXML") => Verdict::Never(told(ErrorKind::Unsupported, "the service can't do that")),
             _ => Verdict::Never(told(ErrorKind::Io, "the service refused")),
         }
     }
@@ -96,15 +98,16 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 }
 
 /// What the headers of an answer tell about an object.
-pub fn head(headers: &HeaderMap, amazon: bool) -> Result<Head> {
+pub fn head(headers: &HeaderMap, settings: &Settings) -> Result<Head> {
     let number = |name: &str| text(headers, name).and_then(|value| value.parse().ok());
     let whole = text(headers, "content-range").and_then(|range| range.rsplit_once('/')).and_then(|(_, size)| size.parse().ok());
     let mut attributes = Attributes { content_type: text(headers, "content-type").map(str::to_owned), ..Attributes::default() };
     for (name, value) in headers {
         if let (Some(name), Ok(value)) = (name.as_str().strip_prefix("x-amz-meta-"), value.to_str()) {
-            attributes.set(name, value);
+            attributes.take(name, value);
         }
     }
+    HANDLING.iter().for_each(|name| attributes.handle(name, text(headers, name)));
     let tag = bare(text(headers, "etag").unwrap_or_default());
     // An object of unknown size must not look like an empty one.
     let size = whole.or_else(|| number("content-length"));
@@ -112,7 +115,8 @@ pub fn head(headers: &HeaderMap, amazon: bool) -> Result<Head> {
     Ok(Head {
         size,
         modified: text(headers, "last-modified").and_then(parse_http_date).unwrap_or_default(),
-        sums: sums(headers, &tag, amazon),
+        sums: sums(headers, &tag, settings.amazon),
+        composite: composite(headers, &tag, settings),
         tag,
         attributes,
     })
@@ -122,28 +126,49 @@ pub fn head(headers: &HeaderMap, amazon: bool) -> Result<Head> {
 fn sums(headers: &HeaderMap, tag: &str, amazon: bool) -> Sums {
     let composite = text(headers, "x-amz-checksum-type") == Some("COMPOSITE");
     let sum = |name: &str| text(headers, name).filter(|value| !composite && !value.contains('-'));
-    // An ETag is the MD5 of the content, unless it was encrypted with a key of somebody's.
-    let encrypted = text(headers, "x-amz-server-side-encryption");
-    let plain =
-        !headers.contains_key("x-amz-server-side-encryption-customer-algorithm") && encrypted.is_none_or(|how| amazon && how == "AES256");
     Sums {
         crc64: sum("x-amz-checksum-crc64nvme").and_then(from_base64).map(u64::from_be_bytes),
         crc32c: sum("x-amz-checksum-crc32c").and_then(from_base64).map(u32::from_be_bytes),
         crc32: sum("x-amz-checksum-crc32").and_then(from_base64).map(u32::from_be_bytes),
-        md5: if plain { md5_of(tag) } else { None },
+        sha1: sum("x-amz-checksum-sha1").and_then(from_base64),
+        sha256: sum("x-amz-checksum-sha256").and_then(from_base64),
+        md5: if is_plain(headers, amazon) { md5_from_hex(tag) } else { None },
     }
 }
 
-/// The MD5 that an ETag is, where it is one.
-pub fn md5_of(tag: &str) -> Option<[u8; 16]> {
-    if tag.len() != 32 || !tag.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return None;
+/// An ETag is the MD5 of the content, unless it was encrypted with a key of somebody's.
+fn is_plain(headers: &HeaderMap, amazon: bool) -> bool {
+    let encrypted = text(headers, "x-amz-server-side-encryption");
+    !headers.contains_key("x-amz-server-side-encryption-customer-algorithm") && encrypted.is_none_or(|how| amazon && how == "AES256")
+}
+
+/// The sum of the sums of an object's parts, with their number behind it: `x-amz-checksum-…: SUM-N`, else the ETag.
+fn composite(headers: &HeaderMap, tag: &str, settings: &Settings) -> Option<Composite> {
+    let (of_tag, parts) = tag.rsplit_once('-')?;
+    let parts: u32 = parts.parse().ok()?;
+    let told = text(headers, "x-amz-checksum-type") == Some("COMPOSITE");
+    // Some say the number only once.
+    let sum = |name: &str| {
+        let value = text(headers, name)?;
+        match value.rsplit_once('-') {
+            Some((sum, number)) if number.parse() == Ok(parts) => Some(sum),
+            Some(_) => None,
+            None => told.then_some(value),
+        }
+    };
+    let mut sums = Sums {
+        crc32c: sum("x-amz-checksum-crc32c").and_then(from_base64).map(u32::from_be_bytes),
+        crc32: sum("x-amz-checksum-crc32").and_then(from_base64).map(u32::from_be_bytes),
+        sha1: sum("x-amz-checksum-sha1").and_then(from_base64),
+        sha256: sum("x-amz-checksum-sha256").and_then(from_base64),
+        ..Sums::default()
+    };
+    // Some services give what came at once a number of that form that is no sum.
+    let by_tag = settings.amazon || parts > 1 && settings.tags_are_sums;
+    if sums.kinds() == Kinds::NONE && by_tag && is_plain(headers, settings.amazon) {
+        sums.md5 = md5_from_hex(of_tag);
     }
-    let mut sum = [0; 16];
-    for (n, byte) in sum.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&tag[n * 2..n * 2 + 2], 16).ok()?;
-    }
-    Some(sum)
+    (sums.kinds() != Kinds::NONE && parts > 0).then_some(Composite { sum: sums, parts })
 }
 
 /// A page of a listing.
@@ -185,29 +210,6 @@ pub fn page(body: &[u8], shallow: bool) -> Result<Page> {
 
 fn empty() -> Object {
     Object { key: Vec::new(), size: 0, modified: Time::default(), tag: String::new(), attributes: None }
-}
-
-/// The parts of an upload, and the number after which to go on.
-pub fn parts(body: &[u8]) -> Result<(Vec<Part>, Option<String>)> {
-    let blank = || Part { number: 0, size: 0, tag: String::new(), sums: Sums::default() };
-    let (mut parts, mut part, mut next, mut truncated) = (Vec::new(), blank(), None, false);
-    xml::walk(body, |met| match met {
-        Met::Text { parent: "Part", name, text } => match name {
-            "PartNumber" => part.number = text.trim().parse().unwrap_or(0),
-            "Size" => part.size = text.trim().parse().unwrap_or(0),
-            "ETag" => {
-                part.tag = bare(text);
-                part.sums.md5 = md5_of(&part.tag);
-            }
-            "ChecksumCRC64NVME" => part.sums.crc64 = from_base64(text).map(u64::from_be_bytes),
-            _ => {}
-        },
-        Met::Text { name: "NextPartNumberMarker", text, .. } => next = Some(text.to_owned()),
-        Met::Text { name: "IsTruncated", text, .. } => truncated = text.trim() == "true",
-        Met::End { name: "Part" } => parts.push(std::mem::replace(&mut part, blank())),
-        _ => {}
-    })?;
-    Ok((parts, next.filter(|_| truncated)))
 }
 
 /// Some answers that begin like a success are none, and some end before it is known what they are.
@@ -263,13 +265,6 @@ mod tests {
         assert!(page(b"<ListBucketResult></ListBucketResult>", false).is_err());
         assert!(page(b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>", false).is_err());
         assert!(page(b"<Error><Code>x</Code></Error>", false).is_err());
-    }
-
-    #[test]
-    fn an_etag_is_a_sum_only_if_it_looks_like_one() {
-        assert!(md5_of("d41d8cd98f00b204e9800998ecf8427e").is_some());
-        assert!(md5_of("d41d8cd98f00b204e9800998ecf8427e-2").is_none());
-        assert!(md5_of("zz1d8cd98f00b204e9800998ecf8427e").is_none());
     }
 
     #[test]

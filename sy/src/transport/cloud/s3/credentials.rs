@@ -9,7 +9,7 @@ use reqsign_core::time::Timestamp;
 use reqsign_core::{Context, ProvideCredential};
 
 use super::super::S3Config;
-use super::super::auth::context;
+use super::super::auth::{context, why};
 use super::settings::Settings;
 use super::sign::Key;
 use crate::error::{ErrorKind, Result, SyncError};
@@ -70,7 +70,7 @@ impl Credentials {
                     // A profile that was asked for is the one that counts, or none.
                     search = search.with_profile(profile).no_env().no_web_identity().no_ecs().no_imds();
                 }
-                From::Search(Box::new(search.build()), context())
+                From::Search(Box::new(search.build()), context(config.client_options.as_ref()))
             }
         };
         Self { from, region: settings.region.clone(), profile: config.profile.clone(), clock: AtomicI64::new(0), current: Mutex::default() }
@@ -128,7 +128,9 @@ impl Credentials {
             From::Search(provider, context) => match pollster::block_on(provider.provide_credential(context)) {
                 Ok(Some(credential)) => Ok(credential),
                 Ok(None) => Err(none()),
-                Err(error) => Err(SyncError::new(ErrorKind::Authentication, format!("credentials for S3 could not be had: {error}"))),
+                Err(error) => {
+                    Err(SyncError::new(ErrorKind::Authentication, format!("credentials for S3 could not be had: {}", why(&error))))
+                }
             },
         }
     }

@@ -2,6 +2,7 @@
 
 mod answers;
 mod credentials;
+mod removal;
 mod requests;
 mod settings;
 mod sign;

@@ -7,10 +7,10 @@ use http::Method;
 
 use super::super::attributes::{Attributes, TimeStyle};
 use super::super::http::{Answer, Body, Dialect, Request, Verdict};
-use super::super::store::{Content, Features, Head, If, Origin, Page, Part, Query, Store};
-use super::super::sums::{self, Kinds, Sums, base64};
-use super::super::xml::{self, Met};
-use super::super::{bare, quoted, uri};
+use super::super::store::{Content, Features, Head, If, Origin, Page, Part, Query, Removal, Store};
+use super::super::sums::{Kinds, Sums, base64};
+use super::super::xml;
+use super::super::{bare, parts, quoted, uri};
 use super::{S3, answers};
 use crate::error::{ErrorKind, Result, SyncError};
 
@@ -18,6 +18,8 @@ const GIB: u64 = 1 << 30;
 /// Larger objects are copied in ranges of `COPY_RANGE`.
 const MOST_COPIED: u64 = 5 * GIB;
 const COPY_RANGE: u64 = GIB;
+/// Names and values of metadata together, bytes, beside ours: 2 KiB in all.
+const MOST_METADATA: usize = 1900;
 
 impl S3 {
     fn url(&self, key: &[u8], query: &str) -> String {
@@ -25,7 +27,7 @@ impl S3 {
         format!("{}/{}{mark}{query}", self.settings.base, uri::encode_key(key))
     }
 
-    fn request<'b>(&self, method: Method, key: &[u8], query: &str) -> Result<Request<'b>> {
+    pub(super) fn request<'b>(&self, method: Method, key: &[u8], query: &str) -> Result<Request<'b>> {
         if std::str::from_utf8(key).is_err() {
             return Err(SyncError::unsupported("a key in S3 must be UTF-8"));
         }
@@ -35,7 +37,7 @@ impl S3 {
         Ok(Request::new(method, self.url(key, query)))
     }
 
-    fn send(&self, request: &Request<'_>) -> Result<Answer> {
+    pub(super) fn send(&self, request: &Request<'_>) -> Result<Answer> {
         self.http.send(self, request)
     }
 
@@ -44,14 +46,14 @@ impl S3 {
     }
 
     /// For requests whose failure may come in an answer that begins like a success.
-    fn careful(&self, request: &Request<'_>) -> Result<Vec<u8>> {
+    pub(super) fn careful(&self, request: &Request<'_>) -> Result<Vec<u8>> {
         answers::error_inside(self.text(request)?).map_err(|failed| match self.judge(&failed) {
             Verdict::Later(error) | Verdict::Now(error) => error.retryable(),
             Verdict::Never(error) => error,
         })
     }
 
-    fn with_sums<'b>(&self, request: Request<'b>, sums: &Sums) -> Request<'b> {
+    pub(super) fn with_sums<'b>(&self, request: Request<'b>, sums: &Sums) -> Request<'b> {
         request
             .maybe("x-amz-checksum-crc64nvme", sums.crc64.map(|sum| base64(&sum.to_be_bytes())))
             .maybe("content-md5", sums.md5.map(|sum| base64(&sum)))
@@ -61,6 +63,16 @@ impl S3 {
         request = request.maybe("content-type", attributes.content_type.clone());
         for (name, value) in attributes.pairs(TimeStyle::Seconds) {
             request.named.push((format!("x-amz-meta-{name}"), value));
+        }
+        let mut room = MOST_METADATA;
+        for (name, value) in attributes.foreign() {
+            if let Some(left) = room.checked_sub(name.len() + value.len()) {
+                room = left;
+                request.named.push((format!("x-amz-meta-{}", name.to_ascii_lowercase()), value.to_owned()));
+            }
+        }
+        for (name, value) in attributes.headers() {
+            request = request.header(name, value.clone());
         }
         for (name, value) in &self.settings.object_headers {
             request = request.header(name, value.clone());
@@ -159,6 +171,8 @@ impl Store for S3 {
             copies_attributes: MOST_COPIED,
             sets_attributes: true,
             deletes_at_once: 1000,
+            // Others may take no notice of a condition.
+            conditional_deletes: self.settings.amazon,
             directories: false,
             ordered: true,
             begins_anywhere: true,
@@ -222,9 +236,18 @@ impl Store for S3 {
     fn head(&self, key: &[u8]) -> Result<Option<Head>> {
         let request = self.request(Method::HEAD, key, "")?.header("x-amz-checksum-mode", "ENABLED");
         match self.send(&request) {
-            Ok(answer) => answers::head(&answer.headers, self.settings.amazon).map(Some),
+            Ok(answer) => answers::head(&answer.headers, &self.settings).map(Some),
             Err(error) if error.kind == ErrorKind::NotFound && error.hint.is_none() => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    fn part_length(&self, key: &[u8], number: u32) -> Result<Option<u64>> {
+        match self.send(&self.request(Method::HEAD, key, &format!("partNumber={number}"))?) {
+            // Whoever does not know what is asked for tells of the whole.
+            Ok(answer) if answer.status == 206 || answer.header("x-amz-mp-parts-count").is_some() => Ok(answer.number("content-length")),
+            Err(error) if error.retryable || error.kind == ErrorKind::Cancelled => Err(error),
+            _ => Ok(None),
         }
     }
 
@@ -239,7 +262,7 @@ impl Store for S3 {
             _ => error,
         })?;
         answer.holds(range.as_ref())?;
-        Ok(Content { head: answers::head(&answer.headers, self.settings.amazon)?, body: Box::new(answer.body.into_reader()) })
+        Ok(Content { head: answers::head(&answer.headers, &self.settings)?, body: Box::new(answer.body.into_reader()) })
     }
 
     fn put(&self, key: &[u8], body: Body<'_>, attributes: &Attributes, sums: &Sums, when: If<'_>) -> Result<String> {
@@ -272,41 +295,8 @@ impl Store for S3 {
         Ok(bare(&xml::find(&body, "ETag").unwrap_or_default()))
     }
 
-    fn delete(&self, keys: &[&[u8]]) -> Vec<Result<()>> {
-        // What XML can't write goes by itself.
-        let written: Vec<Option<String>> = keys.iter().map(|key| xml::escape(key)).collect();
-        let mut results: Vec<Option<Result<()>>> = keys.iter().map(|_| None).collect();
-        let together: Vec<usize> = (0..keys.len()).filter(|&n| written[n].is_some()).collect();
-        if together.len() > 1 {
-            let objects: String =
-                together.iter().flat_map(|&n| &written[n]).map(|key| format!("<Object><Key>{key}</Key></Object>")).collect();
-            let body = format!("<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{objects}</Delete>");
-            match self.delete_together(body.as_bytes()) {
-                Ok(answers) => {
-                    let by_key: std::collections::HashMap<Vec<u8>, Result<()>> = answers.into_iter().collect();
-                    for &n in &together {
-                        let silent = || Err(SyncError::new(ErrorKind::Io, "the service did not say whether it was removed"));
-                        results[n] = Some(by_key.get(keys[n]).cloned().unwrap_or_else(silent));
-                    }
-                }
-                // Some services have no such request.
-                Err(error) if matches!(error.kind, ErrorKind::Unsupported) => {}
-                Err(error) => {
-                    for &n in &together {
-                        results[n] = Some(Err(error.clone()));
-                    }
-                }
-            }
-        }
-        results
-            .into_iter()
-            .enumerate()
-            .map(|(n, result)| result.unwrap_or_else(|| self.send(&self.request(Method::DELETE, keys[n], "")?).map(drop)))
-            .map(|result| match result {
-                Err(error) if error.kind == ErrorKind::NotFound && error.hint.is_none() => Ok(()),
-                other => other,
-            })
-            .collect()
+    fn delete(&self, removals: &[Removal<'_>]) -> Vec<Result<()>> {
+        self.remove(removals)
     }
 
     fn begin(&self, key: &[u8], attributes: &Attributes) -> Result<String> {
@@ -331,34 +321,19 @@ impl Store for S3 {
     }
 
     fn parts(&self, key: &[u8], upload: &str) -> Result<Option<Vec<Part>>> {
-        let (mut all, mut after) = (Vec::new(), String::new());
-        loop {
-            let id = uri::encode_value(upload.as_bytes());
-            match self.text(&self.request(Method::GET, key, &format!("uploadId={id}{after}"))?) {
-                Ok(body) => {
-                    let (parts, next) = answers::parts(&body)?;
-                    all.extend(parts);
-                    match next {
-                        Some(next) => after = format!("&part-number-marker={}", uri::encode_value(next.as_bytes())),
-                        None => return Ok(Some(all)),
-                    }
-                }
-                Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(error),
-            }
-        }
+        let id = uri::encode_value(upload.as_bytes());
+        parts::all(|after| match self.text(&self.request(Method::GET, key, &format!("uploadId={id}{after}"))?) {
+            Ok(body) => Ok(Some(body)),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        })
     }
 
     fn complete(&self, key: &[u8], upload: &str, parts: &[Part], _: &Attributes, sums: &Sums, when: If<'_>) -> Result<String> {
-        let list: String = parts
-            .iter()
-            .map(|part| {
-                let sum = part.sums.crc64.map(|sum| format!("<ChecksumCRC64NVME>{}</ChecksumCRC64NVME>", base64(&sum.to_be_bytes())));
-                let tag = &part.tag;
-                format!("<Part><PartNumber>{}</PartNumber><ETag>&quot;{tag}&quot;</ETag>{}</Part>", part.number, sum.unwrap_or_default())
-            })
-            .collect();
-        let body = format!("<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{list}</CompleteMultipartUpload>");
+        let body = format!(
+            "<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{}</CompleteMultipartUpload>",
+            parts::list(parts)
+        );
         let size: u64 = parts.iter().map(|part| part.size).sum();
         let query = format!("uploadId={}", uri::encode_value(upload.as_bytes()));
         let mut request = self.request(Method::POST, key, &query)?.body(Body::Bytes(body.as_bytes()));
@@ -394,33 +369,8 @@ impl Store for S3 {
     fn requests(&self) -> u64 {
         self.http.requests.load(Relaxed)
     }
-}
 
-impl S3 {
-    fn delete_together(&self, body: &[u8]) -> Result<Vec<(Vec<u8>, Result<()>)>> {
-        let sums = sums::of(body, Kinds::MD5);
-        let request = self.with_sums(self.request(Method::POST, b"", "delete")?.body(Body::Bytes(body)), &sums);
-        let answer = self.careful(&request)?;
-        let mut all = Vec::new();
-        let (mut key, mut code, mut why) = (Vec::new(), String::new(), String::new());
-        xml::walk(&answer, |met| match met {
-            Met::Text { parent: "Deleted" | "Error", name: "Key", text } => key = text.as_bytes().to_vec(),
-            Met::Text { parent: "Error", name: "Code", text } => text.clone_into(&mut code),
-            Met::Text { parent: "Error", name: "Message", text } => text.clone_into(&mut why),
-            Met::End { name: "Deleted" } => all.push((std::mem::take(&mut key), Ok(()))),
-            Met::End { name: "Error" } => {
-                let kind = match code.as_str() {
-                    "AccessDenied" => ErrorKind::PermissionDenied,
-                    "NoSuchKey" => ErrorKind::NotFound,
-                    _ => ErrorKind::Io,
-                };
-                let text: String = format!("{code}: {why}").chars().filter(|c| !c.is_control()).take(300).collect();
-                let error = SyncError::new(kind, text);
-                let later = matches!(code.as_str(), "InternalError" | "SlowDown" | "ServiceUnavailable");
-                all.push((std::mem::take(&mut key), Err(if later { error.retryable() } else { error })));
-            }
-            _ => {}
-        })?;
-        Ok(all)
+    fn throttled(&self) -> u64 {
+        self.http.throttled.load(Relaxed)
     }
 }

@@ -14,6 +14,8 @@ pub struct Settings {
     pub place: String,
     pub region: String,
     pub amazon: bool,
+    /// The tag of an object that was made from parts is the MD5 of their MD5s, as it is nearly everywhere.
+    pub tags_are_sums: bool,
     /// Headers that every new object gets.
     pub object_headers: Vec<(&'static str, String)>,
     pub request_payer: bool,
@@ -79,6 +81,8 @@ impl Settings {
             base,
             region,
             amazon,
+            // Alibaba makes them in a way of its own.
+            tags_are_sums: !endpoint.contains("aliyuncs.com"),
             object_headers,
             request_payer: config.request_payer,
             part_size: config.part_size.map(|size| size.0),

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::wire::message::{GREETING, VERSION};
+use super::wire::zip::When;
 use super::wire::{Frame, Get, Incoming, Kind, Outgoing, Put, body, garbled};
 use crate::error::{Result, SyncError};
 use crate::sync::Control;
@@ -59,7 +60,11 @@ fn converse(incoming: &mut Incoming<File>, out: &Out) -> Result<()> {
     out.send_raw(GREETING)?;
     out.send(Kind::Hello, 0, hello.0)?;
     match incoming.next()? {
-        Some(Frame { kind: Kind::Hello, body, .. }) if Get(&body).u32()? == VERSION => {}
+        Some(Frame { kind: Kind::Hello, body, .. }) if Get(&body).u32()? == VERSION => {
+            let mut get = Get(&body);
+            get.u32()?;
+            out.zip(When::of(get.u8()?)?);
+        }
         // It has heard our version, and says what is wrong to its user.
         Some(Frame { kind: Kind::Hello, .. }) | None => return Ok(()),
         Some(_) => return Err(garbled("no greeting")),
@@ -84,6 +89,10 @@ fn converse(incoming: &mut Incoming<File>, out: &Out) -> Result<()> {
                 out.send(Kind::Done, frame.id, body().0)?;
                 incoming.next()?
             }
+            Kind::Ping => {
+                ping(&frame, out)?;
+                incoming.next()?
+            }
             // What was sent ahead of hearing that nothing could be opened.
             _ => {
                 fail(out, frame.id, &SyncError::config("nothing is open"))?;
@@ -91,6 +100,15 @@ fn converse(incoming: &mut Incoming<File>, out: &Out) -> Result<()> {
             }
         };
     }
+    Ok(())
+}
+
+/// The other side asks whether anybody is there, or tells what it knows of the wire.
+fn ping(frame: &Frame, out: &Out) -> Result<()> {
+    if frame.body.is_empty() {
+        return out.send(Kind::Done, frame.id, body().0);
+    }
+    out.zip(When::of(Get(&frame.body).u8()?)?);
     Ok(())
 }
 

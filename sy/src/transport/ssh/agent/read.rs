@@ -13,7 +13,7 @@ use crate::error::{Result, SyncError};
 use crate::sync::{Control, Dir, Finisher, Reason};
 use crate::transport::local::{Attributes, Keep, LocalEndpoint, Reader, changed, hash_of, names, read_at, stat_fd};
 use crate::transport::ssh::accounts;
-use crate::transport::ssh::difference::{How, Search, common_part, put_whole, search};
+use crate::transport::ssh::difference::{How, Search, common_part, from_start, put_whole, search};
 use crate::transport::ssh::extents::Extents;
 use crate::transport::ssh::wire::attributes::{get_wish, put_attributes, sendable};
 use crate::transport::ssh::wire::{Frame, Get, Kind, PIECE, Put, body, body_len, garbled};
@@ -62,7 +62,17 @@ pub fn named(name: &[u8]) -> Op {
         tagged: false,
         known: Known::NOTHING,
     };
-    Op { name: name.into(), source_name: None, source, target: None, dest: None, dest_target: None, what: What::Copy, reason: Reason::New }
+    Op {
+        name: name.into(),
+        source_name: None,
+        source,
+        target: None,
+        dest: None,
+        dest_target: None,
+        what: What::Copy,
+        reason: Reason::New,
+        write_out: false,
+    }
 }
 
 impl<'s> Sources<'s> {
@@ -249,14 +259,14 @@ impl<'s> Sources<'s> {
         }
     }
 
-    /// A large file in pieces, then the state after it was read and its hash.
+    /// A large file or a range of it in pieces, then the state after it was read and its hash.
     fn fetch_file(&self, id: u32, request: &[u8], signature: &Receiver<Frame>) -> Result<()> {
         let mut get = Get(request);
         get.u64()?;
         let dir = Dir::new(get.key()?, None, None, None, &Silent);
         let op = named(get.name()?);
-        let keep = get_wish(&mut get)?;
-        let (how, have) = (How::of(get.u8()?)?, get.u64()?);
+        let (keep, holes) = (get_wish(&mut get)?, get.bool()?);
+        let (how, from, to) = (How::of(get.u8()?)?, get.u64()?, get.u64()?);
         let key = Key::new(get.0.try_into().map_err(|_| garbled("no secret"))?);
         let file = self.reader.open(&dir, &op)?;
         let path = self.reader.path(&dir, &op);
@@ -267,29 +277,31 @@ impl<'s> Sources<'s> {
         }
         let mut next = || signature.recv().map_err(|_| SyncError::cancelled());
         let mut end = body();
-        let read = match how {
+        let complete = match how {
             How::Difference => {
                 let mut send = |kind, pieces: Put| {
                     self.credit(id, body_len(&pieces) as u64)?;
                     self.out.send(kind, id, pieces.0)
                 };
-                let found = search(&key, Search { file: file.as_fd(), next: &mut next, send: &mut send, seen: &mut |_| Ok(()) })
-                    .map_err(|error| if error.path.is_none() { error.at("read", &path) } else { error })?;
+                let found =
+                    search(&key, Search { read: &mut from_start(file.as_fd()), next: &mut next, send: &mut send, seen: &mut |_| Ok(()) })
+                        .map_err(|error| if error.path.is_none() { error.at("read", &path) } else { error })?;
                 put_whole(&mut end, &found.whole);
-                found.whole.size
+                found.whole.size == before.size
             }
             How::Whole | How::Rest => {
-                let mut at = 0;
+                let end_at = to.min(before.size);
+                let mut at = from.min(end_at);
                 if how == How::Rest {
-                    at = common_part(&key, file.as_fd(), have.min(before.size), &mut next)?;
-                    let mut from = body();
-                    from.u64(at);
-                    self.out.send(Kind::Credit, id, from.0)?;
+                    at = common_part(&key, &mut from_start(file.as_fd()), from.min(before.size), &mut next)?;
+                    let mut start = body();
+                    start.u64(at);
+                    self.out.send(Kind::Credit, id, start.0)?;
                 }
                 let mut hash = blake3::Hasher::new();
                 let mut data = Extents::new(file.as_fd(), &before);
-                while at < before.size {
-                    let hole = data.hole(at).map_err(read_error)?;
+                while at < end_at {
+                    let hole = if holes { data.hole(at).map_err(read_error)?.min(end_at - at) } else { 0 };
                     if hole > 0 {
                         let mut piece = body();
                         piece.u64(hole);
@@ -297,7 +309,8 @@ impl<'s> Sources<'s> {
                         at += hole;
                         continue;
                     }
-                    let want = self.credit(id, (data.end(at) - at).min(PIECE as u64))? as usize;
+                    let stop = if holes { data.end(at).min(end_at) } else { end_at };
+                    let want = self.credit(id, (stop - at).min(PIECE as u64))? as usize;
                     let mut piece = body();
                     let head = piece.0.len();
                     piece.0.resize(head + want, 0);
@@ -311,13 +324,13 @@ impl<'s> Sources<'s> {
                     at += n as u64;
                 }
                 end.0.extend_from_slice(hash.finalize().as_bytes());
-                at
+                at == end_at
             }
         };
         let attributes = self.reader.attributes_of(&dir, &op, file.as_fd(), keep)?;
         let attributes = attributes.map(|found| sendable(found, || path.clone())).transpose()?;
         let after = stat_fd(file.as_fd()).map_err(read_error)?;
-        if read != before.size || !after.same_state(&before) {
+        if !complete || !after.same_state(&before) {
             return Err(changed(path));
         }
         let mut answer = body();

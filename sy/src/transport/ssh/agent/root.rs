@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +19,10 @@ use crate::state::Lock;
 use crate::sync::Control;
 use crate::sync::preflight::{LocalDest, LocalSource, Needs, open_local_dest, open_local_source, spared};
 use crate::transport::local::{Follow, LocalEndpoint};
-use crate::transport::ssh::wire::message::{get_capabilities, get_options, put_capabilities, put_found, put_optional_meta, put_options};
+use crate::transport::ssh::here::{boot, is_here};
+use crate::transport::ssh::wire::message::{
+    get_capabilities, get_optional_meta, get_options, put_capabilities, put_found, put_optional_meta, put_options,
+};
 use crate::transport::ssh::wire::{Frame, Get, Incoming, Kind, Put, body};
 use crate::transport::{Endpoint, Kind as FileKind};
 
@@ -37,13 +40,32 @@ pub struct Root<'c> {
     _lock: Option<Lock>,
 }
 
-fn local_path(path: &[u8]) -> PathBuf {
-    // A path that is not absolute begins where the login does: in the home directory.
-    let path = match path {
-        b"" | b"~" => b".",
-        path => path.strip_prefix(b"~/").unwrap_or(path),
-    };
-    PathBuf::from(std::ffi::OsString::from_vec(if path.is_empty() { b".".to_vec() } else { path.to_vec() }))
+/// Where a path begins that is not absolute: where the login does, in the home directory. `ssh://host/~/dir` names that as well.
+fn local_path(path: &[u8]) -> Result<PathBuf> {
+    let home = |path: &[u8]| path == b"~" || path.starts_with(b"~/");
+    let path = path.strip_prefix(b"/").filter(|rest| home(rest)).unwrap_or(path);
+    let below = if home(path) { path.get(2..).unwrap_or_default() } else { path };
+    if below.starts_with(b"~") && below.len() == path.len() {
+        let error = SyncError::config("only the login's own home directory can be named so").at("open", path);
+        return Err(error.hint("give the whole path, or ./~ for what has such a name"));
+    }
+    let path = if below.is_empty() { b"." } else { below };
+    Ok(PathBuf::from(OsStr::from_bytes(path)))
+}
+
+/// The source of the run, where that is on this machine, too: its root, and the path of what is meant.
+fn source_here(get: &mut Get<'_>, control: &Control) -> Result<Option<(LocalEndpoint, PathBuf)>> {
+    if !get.bool()? {
+        return Ok(None);
+    }
+    let (boot, root, whole) = (get.bytes()?, get.bytes()?, get.bytes()?);
+    let meta = get_optional_meta(get, None)?;
+    // Where nothing is told of the root, both have one address.
+    if meta.is_some_and(|meta| !is_here(boot, root, &meta)) {
+        return Ok(None);
+    }
+    let opened = LocalEndpoint::open(Path::new(OsStr::from_bytes(root)), Follow::Never, control).ok();
+    Ok(opened.map(|endpoint| (endpoint, PathBuf::from(OsStr::from_bytes(whole)))))
 }
 
 /// A walk begun along with the opening.
@@ -68,7 +90,7 @@ impl<'c> Root<'c> {
             _ => Follow::Anywhere,
         };
         get.end()?;
-        let LocalSource { opened, one, what, .. } = open_local_source(&local_path(path), path.ends_with(b"/"), follow, control)?;
+        let LocalSource { opened, one, what, .. } = open_local_source(&local_path(path)?, path.ends_with(b"/"), follow, control)?;
         let mut answer = body();
         describe(&mut answer, &opened)?;
         answer.option(one.as_deref()).bool(what == FileKind::Dir);
@@ -78,8 +100,9 @@ impl<'c> Root<'c> {
 
     fn open_dest(get: &mut Get<'_>, control: &'c Control) -> Result<(Self, Put)> {
         let path = get.bytes()?;
-        let (is_dir, one) = (get.bool()?, get.option()?);
+        let (beside, is_dir, one) = (get.bool()?, get.bool()?, get.option()?);
         let (capabilities, mut options) = (get_capabilities(get)?, get_options(get)?);
+        let twin = source_here(get, control)?;
         get.end()?;
         if options.archive {
             // What may be preserved is for the side to say that does it.
@@ -89,12 +112,12 @@ impl<'c> Root<'c> {
         let needs = Needs {
             what: if is_dir { FileKind::Dir } else { FileKind::File },
             one,
-            local: None,
+            local: twin.as_ref().map(|(endpoint, real)| (endpoint, real.as_path())),
             capabilities: Some(capabilities),
             holds_something: &|| Ok(()),
         };
         let named = SyncPath { scheme: Scheme::Local, path: path.to_vec() };
-        let LocalDest { opened, made, as_name } = open_local_dest(&local_path(path), &named, &needs, &mut options, control)?;
+        let LocalDest { opened, made, as_name } = open_local_dest(&local_path(path)?, &named, &needs, &mut options, control)?;
         let mut answer = body();
         answer.bool(opened.is_some());
         put_options(&mut answer, &options);
@@ -102,7 +125,8 @@ impl<'c> Root<'c> {
             // Only a dry run finds nothing and goes on.
             return Err(nothing_there(answer));
         };
-        let lock = if options.dry_run { None } else { lock(&endpoint, as_name.as_deref().or(one))? };
+        // Another connection of the same run holds the lock.
+        let lock = if options.dry_run || beside { None } else { lock(&endpoint, as_name.as_deref().or(one))? };
         describe(&mut answer, &endpoint)?;
         answer.bool(made).option(as_name.as_deref());
         let spared = spared(&endpoint, &options);
@@ -150,6 +174,7 @@ impl<'c> Root<'c> {
                         let (from, granted) = (get.key()?.to_vec(), get.u64()?);
                         walker.begin(id, &from, granted);
                     }
+                    Kind::Ping => super::ping(&frame, out)?,
                     Kind::More => walker.grant(get.u64()?),
                     Kind::List => {
                         let key = get.key()?.to_vec();
@@ -230,7 +255,7 @@ impl Drop for Closer<'_, '_> {
 /// What the other side has to know of an open root.
 fn describe(answer: &mut Put, endpoint: &LocalEndpoint) -> Result<()> {
     put_capabilities(answer, &endpoint.capabilities());
-    answer.bytes(endpoint.real_path());
+    answer.bytes(endpoint.real_path()).bytes(&boot());
     put_optional_meta(answer, Some(&endpoint.root_meta()?), None);
     Ok(())
 }

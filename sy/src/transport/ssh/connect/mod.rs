@@ -1,7 +1,13 @@
 //! A byte stream to a command or subsystem on a host, whoever makes the connection.
 
+#[cfg(feature = "russh")]
+mod builtin;
+mod hop;
+#[cfg(feature = "russh")]
+mod known_hosts;
 mod openssh;
 mod paths;
+mod reason;
 mod user_config;
 
 use std::os::fd::OwnedFd;
@@ -26,6 +32,14 @@ impl Target {
             Scheme::Ssh { user, host, port, .. } => Some(Self { user: user.clone(), host: host.clone(), port: *port }),
             _ => None,
         }
+    }
+
+    /// What tells the host from others, as far as its name does. Another configuration of ssh may mean another host by it.
+    pub fn id(&self, config: &SshConfig) -> String {
+        let user = self.user.as_ref().or(config.user.as_ref()).map_or_else(String::new, |user| format!("{user}@"));
+        let port = self.port.or(config.port).map_or_else(String::new, |port| format!(":{port}"));
+        let named_in = config.config_file.as_ref().map_or_else(String::new, |file| format!(" by {}", file.display()));
+        format!("{user}{}{port}{named_in}", self.host)
     }
 
     fn name(&self) -> String {
@@ -72,11 +86,30 @@ pub enum Failure {
 /// Begins to connect. Returns before the other side has answered where that saves time. While there is no session yet, `stop` and
 /// `connect_timeout` end the attempt.
 pub fn connect(target: &Target, config: &SshConfig, start: Start<'_>, stop: &Stop) -> Result<Stream> {
-    match openssh::connect(target, config, start, stop)? {
-        Some(stream) => Ok(stream),
-        None => Err(SyncError::unsupported("there is no program ssh").hint("install the OpenSSH client").at("connect to", target.name())),
+    let secret = [&config.password, &config.key_data, &config.passphrase].iter().any(|secret| secret.is_some());
+    if !secret && let Some(stream) = openssh::connect(target, config, start, stop)? {
+        return Ok(stream);
+    }
+    #[cfg(feature = "russh")]
+    return builtin::connect(target, config, start, stop).map_err(|error| match error.path {
+        None => error.at("connect to", target.name()),
+        Some(_) => error,
+    });
+    #[cfg(not(feature = "russh"))]
+    {
+        let error = if secret {
+            SyncError::unsupported("this build has no SSH client of its own, which password, key_data and passphrase need")
+                .hint("use ssh's own keys and agent, or build with the feature russh")
+        } else {
+            SyncError::unsupported("there is no program ssh").hint("install the OpenSSH client")
+        };
+        Err(error.at("connect to", target.name()))
     }
 }
+
+/// A dead connection is noticed after this many seconds, times `ALIVE_COUNT`.
+const ALIVE_INTERVAL: u32 = 15;
+const ALIVE_COUNT: u32 = 3;
 
 /// No key is known of a host. `files` were looked into, `key` is what the host showed: `TYPE SHA256:…`.
 fn unknown(message: &str, files: &[String], key: Option<&str>, host: &str, port: u16) -> SyncError {

@@ -23,3 +23,16 @@ pub fn usual_keys() -> Vec<PathBuf> {
     let Some(dir) = home().map(|home| home.join(".ssh")) else { return Vec::new() };
     ["id_rsa", "id_ecdsa", "id_ed25519"].map(|name| dir.join(name)).into_iter().filter(|key| key.is_file()).collect()
 }
+
+/// The name of the user of this process.
+pub fn local_user() -> String {
+    let uid = rustix::process::getuid().as_raw().to_string();
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let named = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid).then(|| name.to_owned())
+    });
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    named.or_else(|| variable("LOGNAME")).or_else(|| variable("USER")).unwrap_or(uid)
+}

@@ -75,6 +75,11 @@ impl SftpEndpoint {
         }
     }
 
+    /// What tells the host from others, and the path there without links.
+    pub fn place(&self) -> (&str, &[u8]) {
+        (&self.host, &self.root)
+    }
+
     /// Can a file be had on disk there?
     pub fn can_sync(&self) -> bool {
         self.fsync

@@ -43,9 +43,7 @@ impl Place {
 
     /// What tells the host from others, as far as its name does.
     pub fn host(&self) -> String {
-        let user = self.target.user.as_ref().or(self.config.user.as_ref()).map_or(String::new(), |user| format!("{user}@"));
-        let port = self.target.port.or(self.config.port).map_or(String::new(), |port| format!(":{port}"));
-        format!("{user}{}{port}", self.target.host)
+        self.target.id(&self.config)
     }
 
     /// The same location one level up, and the name there; `None` for what has no name.

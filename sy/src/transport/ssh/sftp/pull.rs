@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use super::endpoint::SftpEndpoint;
 use super::push::pace;
 use super::reader::{Remote, SftpReader};
+use super::stream::Allow;
 use crate::cli::Options;
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::{Control, Dir, Tally};
@@ -84,9 +85,12 @@ impl<'r> PullLane<'r> {
         let have = temp.have.min(size);
         let (mut at, mut same) = (0, have > 0);
         let mut old = Vec::new();
-        let mut pieces = remote.pieces(0..size);
+        let allow = |want| self.allowance(want);
+        let mut pieces = remote.pieces(0..size).limited(self.limiter.as_ref().map(|_| &allow as Allow<'_>));
         while at < size {
-            self.allowance(u64::from(remote.session.server.read))?;
+            if self.to.control.should_stop() {
+                return Err(SyncError::cancelled());
+            }
             let Some((_, data)) = pieces.next().map_err(|failure| remote.fail(failure))? else { break };
             let mut rest = &data[..];
             if same {
@@ -185,9 +189,13 @@ impl<'r> PullLane<'r> {
         }
         let fd = self.to.open_dest(dir, op)?;
         let fail = |errno| SyncError::os(errno, "read", self.to.dest_path(dir, op));
-        let (mut pieces, mut piece, mut end) = (remote.pieces(0..old.size), Vec::new(), 0);
+        let allow = |want| self.allowance(want);
+        let mut pieces = remote.pieces(0..old.size).limited(self.limiter.as_ref().map(|_| &allow as Allow<'_>));
+        let (mut piece, mut end) = (Vec::new(), 0);
         while let Some((at, data)) = pieces.next().map_err(|failure| remote.fail(failure))? {
-            self.allowance(data.len() as u64)?;
+            if self.to.control.should_stop() {
+                return Err(SyncError::cancelled());
+            }
             piece.resize(data.len(), 0);
             self.tally.bytes_read.fetch_add(2 * data.len() as u64, Relaxed);
             if read_at(fd.as_fd(), &mut piece, at).map_err(fail)? < data.len() || piece[..] != data[..] {
@@ -200,19 +208,12 @@ impl<'r> PullLane<'r> {
         Ok(end == old.size)
     }
 
-    /// Waits until bytes may flow. They are asked for ahead, so it is what is taken that is held back.
-    fn allowance(&self, want: u64) -> Result<()> {
-        let mut left = want;
-        while left > 0 {
-            if self.to.control.should_stop() {
-                return Err(SyncError::cancelled());
-            }
-            left -= match &self.limiter {
-                Some(limiter) => limiter.take(left, self.to.control).map_err(|_| SyncError::cancelled())?,
-                None => left,
-            };
+    /// Waits until bytes may flow; returns how many.
+    fn allowance(&self, want: u64) -> Result<u64> {
+        match &self.limiter {
+            Some(limiter) => limiter.take(want, self.to.control).map_err(|_| SyncError::cancelled()),
+            None => Ok(want),
         }
-        Ok(())
     }
 
     fn differs(&self, op: &Op) -> bool {

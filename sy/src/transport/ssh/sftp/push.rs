@@ -1,23 +1,30 @@
 //! To a host: from here, from a bucket or from another host.
 
+use std::io::Read;
+
 use super::endpoint::SftpEndpoint;
 use super::failure::{Failure, Result as Answer};
 use super::wire::{Attrs, CLOSE, OPEN, Request, open};
 use super::writer::SftpWriter;
-use crate::cli::Options;
+use crate::cli::{Links, Options};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::{Control, Dir, Tally};
+use crate::transport::cloud::{Content, read_error};
 use crate::transport::local::{Refusal, changed, fits};
+use crate::transport::source::{become_link, read_whole};
 use crate::transport::{Applied, Done, Doomed, Endpoint, Held, Kind, Lane, Meta, Op, Pace, Source, Time, What, split_key};
 
 /// Operations under way at a time: each spends its time waiting for the host.
 const WORKERS: u32 = 32;
 /// Small files that count as one transfer, as for buckets.
 const SMALL_ONES: u32 = 4;
+/// A target of a symbolic link is not longer.
+const LONGEST_TARGET: u64 = 4096;
 
 pub struct PushLane<'r, S> {
     from: S,
     to: SftpWriter<'r>,
+    skips_links: bool,
     pace: Pace,
 }
 
@@ -35,7 +42,12 @@ pub fn pace(options: &Options) -> Pace {
 
 impl<'r, S: Source> PushLane<'r, S> {
     pub fn new(from: S, dest: &'r SftpEndpoint, options: &Options, precision: u64, control: &'r Control, tally: &'r Tally) -> Self {
-        Self { from, to: SftpWriter::new(dest, options, precision, control, tally), pace: pace(options) }
+        Self {
+            from,
+            to: SftpWriter::new(dest, options, precision, control, tally),
+            skips_links: options.links == Links::Skip,
+            pace: pace(options),
+        }
     }
 
     fn copy(&self, dir: &Dir<'_>, op: &mut Op) -> Result<Applied> {
@@ -44,9 +56,32 @@ impl<'r, S: Source> PushLane<'r, S> {
             return self.to.make_link(dir, op);
         }
         let (now, content) = self.from.open(dir, op)?;
+        if now.kind == Kind::Symlink {
+            let target = read_whole(&*content)?;
+            become_link(op, now, &target).map_err(|error| error.at("create", self.from.path(dir, op)))?;
+            return self.to.make_link(dir, op);
+        }
         // What is open now is as good as what was listed.
         op.source = now;
+        if now.kind == Kind::Symlink {
+            // In a bucket that shows only now.
+            if self.skips_links {
+                return Err(SyncError::new(ErrorKind::SourceChanged, "it became a symbolic link").at("read", self.from.path(dir, op)));
+            }
+            op.target = Some(self.target(dir, op, &*content)?);
+            return self.to.make_link(dir, op);
+        }
         self.to.put(dir, op, &now, &*content)
+    }
+
+    /// What a link's object holds.
+    fn target(&self, dir: &Dir<'_>, op: &Op, content: &dyn Content) -> Result<Box<[u8]>> {
+        if content.size() >= LONGEST_TARGET {
+            return Err(SyncError::unsupported("its target makes no symbolic link").at("create", self.to.path(dir, op)));
+        }
+        let mut target = Vec::new();
+        content.open(0..content.size())?.read_to_end(&mut target).map_err(|error| read_error(&error))?;
+        Ok(target.into_boxed_slice())
     }
 
     /// Reads both: the host has no sums to ask for.

@@ -8,7 +8,6 @@ const SAFE: u32 = 32 << 10;
 const AROUND: u32 = 1 << 10;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is an extension of its own")]
 pub struct Server {
     pub posix_rename: bool,
     pub hardlink: bool,

@@ -28,6 +28,10 @@ const LAST: Duration = Duration::from_millis(400);
 /// Without a limit of one's own, a server that says nothing at all is given up after this.
 const GREETING: Duration = Duration::from_secs(120);
 
+/// Who is asked and says nothing at all for this long, about anything, is taken to be gone. To have a large file on disk
+/// may take minutes.
+const SILENCE: Duration = Duration::from_secs(300);
+
 /// How long to wait for an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
@@ -61,6 +65,7 @@ struct Waiting {
     slots: HashMap<u32, Arc<Slot>>,
     ended: Option<SyncError>,
     answers: u64,
+    last: Option<Instant>,
 }
 
 /// Where an answer is put.
@@ -210,6 +215,7 @@ impl Inner {
                     let slot = wire::id_of(&packet).ok().and_then(|id| {
                         let mut waiting = lock(&self.waiting);
                         waiting.answers += 1;
+                        waiting.last = Some(Instant::now());
                         waiting.slots.remove(&id)
                     });
                     match slot {
@@ -220,6 +226,13 @@ impl Inner {
                 Err(End::Unwanted) => return,
                 Err(end) => return self.end(&ended(end, &mut *link)),
             }
+        }
+    }
+
+    fn end_if_silent(&self) {
+        if lock(&self.waiting).last.is_none_or(|last| last.elapsed() > SILENCE) {
+            let error = SyncError::new(ErrorKind::Timeout, format!("the SFTP server said nothing for {} s", SILENCE.as_secs()));
+            self.end(&error.retryable());
         }
     }
 
@@ -254,7 +267,7 @@ pub struct Ticket {
 
 impl Ticket {
     fn wait(&self) -> Result<Vec<u8>> {
-        let mut answer = lock(&self.slot.answer);
+        let (mut answer, asked) = (lock(&self.slot.answer), Instant::now());
         loop {
             if let Some(answer) = answer.take() {
                 return answer;
@@ -262,6 +275,14 @@ impl Ticket {
             let late = self.deadline.map_or_else(|| self.inner.stop.is_set(), |deadline| Instant::now() > deadline);
             if late {
                 return Err(Failure::Session(SyncError::cancelled()));
+            }
+            if asked.elapsed() > SILENCE {
+                drop(answer);
+                self.inner.end_if_silent();
+                answer = lock(&self.slot.answer);
+                if answer.is_some() {
+                    continue;
+                }
             }
             answer = self.slot.ready.wait_timeout(answer, LOOK).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -300,10 +321,7 @@ impl Ticket {
 
     /// At most `most` bytes of a file; none at its end.
     pub fn data(self, most: usize) -> Result<Data> {
-        let packet = match self.wait() {
-            Ok(packet) => packet,
-            Err(failure) => return Err(failure),
-        };
+        let packet = self.wait()?;
         let length = match wire::reply(&packet) {
             Ok(Reply::Data(data)) if data.len() <= most && !data.is_empty() => Some(data.len()),
             Ok(Reply::Status(wire::code::EOF)) => Some(0),

@@ -15,6 +15,9 @@ pub const WINDOW: u64 = 16 << 20;
 /// Of all files of one connection together. Each may have one request under way beyond that.
 const ALL: u64 = 64 << 20;
 
+/// Requests that are under way where bytes are let through one by one.
+const SLOW: usize = 2;
+
 /// Asks for `range`, in order, and hands the answers out. Ends early where the file does.
 pub struct Pieces<'s> {
     session: &'s Session,
@@ -27,7 +30,11 @@ pub struct Pieces<'s> {
     window: u64,
     /// Bytes that are counted in `session.reading`.
     counted: u64,
+    allow: Option<Allow<'s>>,
 }
+
+/// Waits until bytes may flow; returns how many of those that are wanted.
+pub type Allow<'s> = &'s dyn Fn(u64) -> Result<u64, SyncError>;
 
 impl std::fmt::Debug for Pieces<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -38,7 +45,14 @@ impl std::fmt::Debug for Pieces<'_> {
 impl<'s> Pieces<'s> {
     pub fn new(session: &'s Session, handle: &'s [u8], range: Range<u64>) -> Self {
         let most = session.server.read;
-        Self { session, handle, range, flight: VecDeque::new(), most, window: WINDOW / 4, counted: 0 }
+        Self { session, handle, range, flight: VecDeque::new(), most, window: WINDOW / 4, counted: 0, allow: None }
+    }
+
+    /// The same, not faster than `allow` lets it.
+    #[must_use]
+    pub fn limited(mut self, allow: Option<Allow<'s>>) -> Self {
+        self.allow = allow;
+        self
     }
 
     fn ask(&mut self, at: u64, length: u32) -> Result<Ticket> {
@@ -60,7 +74,14 @@ impl<'s> Pieces<'s> {
             if !more && !self.flight.is_empty() {
                 break;
             }
-            let length = (self.range.end - self.range.start).min(self.most.into()) as u32;
+            let mut length = (self.range.end - self.range.start).min(self.most.into()) as u32;
+            if let Some(allow) = self.allow {
+                // What has arrived need not wait for what comes slowly.
+                if self.flight.len() >= SLOW {
+                    break;
+                }
+                length = allow(length.into())?.min(length.into()) as u32;
+            }
             let at = self.range.start;
             let ticket = self.ask(at, length)?;
             self.range.start += u64::from(length);

@@ -14,7 +14,7 @@ use super::aside::Aside;
 use super::endpoint::SftpEndpoint;
 use super::failure::{Failure, Result as Answer};
 use super::session::{Patience, Session, Ticket};
-use super::stream::{Pieces, WINDOW};
+use super::stream::{Allow, Pieces, WINDOW};
 use super::wire::{Attrs, CLOSE, Cursor, FSETSTAT, FSTAT, LSTAT, OPEN, REMOVE, Request, SETSTAT, code, open};
 use crate::cli::Options;
 use crate::error::{ErrorKind, Result, SyncError};
@@ -113,6 +113,8 @@ impl<'r> SftpWriter<'r> {
 
     /// A new temporary file, never more open than the file will be.
     fn create(&self, session: &Arc<Session>, dir: &Dir<'_>, op: &Op, meta: &Meta) -> Answer<Temp> {
+        let mode = if meta.known.mode { meta.mode } else { 0o666 };
+        let meta = &Meta { mode, ..*meta };
         let like = if self.keep.permissions { meta.mode } else { replaced_file(op).map_or(meta.mode, |old| old.mode) };
         let mode = if self.keep.owner { 0o600 } else { like & 0o777 };
         let temp = |key, handle, part, have| Temp { session: Arc::clone(session), handle, key, part, have };
@@ -183,7 +185,7 @@ impl<'r> SftpWriter<'r> {
             // What is there is read, not trusted. It costs the way back what it spares the way there.
             let have = temp.have.min(size);
             let difference = self.first_difference(content, &temp.session, &temp.handle, have, &shown)?;
-            from = difference.unwrap_or(have);
+            from = content.may_begin(difference.unwrap_or(have));
             self.control.bytes.fetch_add(from, Relaxed);
             if temp.have > from {
                 let cut = Attrs { size: Some(from), ..Attrs::default() };
@@ -264,11 +266,14 @@ impl<'r> SftpWriter<'r> {
         size: u64,
         shown: &[u8],
     ) -> Result<Option<u64>> {
-        let mut pieces = Pieces::new(session, handle, 0..size);
+        let allow = |want| self.allowance(want);
+        let mut pieces = Pieces::new(session, handle, 0..size).limited(self.limiter.as_ref().map(|_| &allow as Allow<'_>));
         let mut reader = content.open(0..size)?;
         let (mut at, mut buffer) = (0, Vec::new());
         while let Some((_, data)) = pieces.next().map_err(|failure| failure.at("read", shown))? {
-            self.allowance(1)?;
+            if self.control.should_stop() {
+                return Err(SyncError::cancelled());
+            }
             buffer.resize(data.len(), 0);
             let n = read_full(&mut reader, &mut buffer).map_err(|error| read_error(&error))?;
             self.tally.bytes_read.fetch_add(data.len() as u64, Relaxed);
@@ -324,7 +329,7 @@ impl<'r> SftpWriter<'r> {
         match replaced_file(op) {
             Some(old) => Some(old.mode),
             // The server took its umask away; where the file was made private, what is usual has to do.
-            None if self.keep.owner || temp.part => Some(meta.mode & 0o777 & !0o022),
+            None if self.keep.owner || temp.part => Some(if meta.known.mode { meta.mode } else { 0o666 } & 0o777 & !0o022),
             None => None,
         }
     }

@@ -8,6 +8,9 @@ const LONGEST: usize = 1 << 20;
 
 const KINDS: [Kind; 7] = [Kind::File, Kind::Dir, Kind::Symlink, Kind::Fifo, Kind::Socket, Kind::CharDevice, Kind::BlockDevice];
 
+/// In the place of a kind: what is known of the metadata comes first.
+const PARTLY: u8 = 7;
+
 /// What the other side sent makes no sense: a fault of it, or an attack.
 pub fn garbled(what: &str) -> SyncError {
     SyncError::new(ErrorKind::Network, format!("the other side of the connection sent nonsense: {what}"))
@@ -64,6 +67,11 @@ impl Put {
 
     /// `before` is the one that was written last, if any: most is as there.
     pub fn meta(&mut self, meta: &Meta, before: Option<&Meta>) -> &mut Self {
+        // What comes from elsewhere than a file system may know less.
+        if meta.known != Known::EVERYTHING || meta.tagged {
+            let Known { all, mtime, mode, owner } = meta.known;
+            self.u8(PARTLY).u8([all, mtime, mode, owner, meta.tagged].iter().fold(0, |bits, &set| bits << 1 | u8::from(set)));
+        }
         let same = |of: fn(&Meta) -> u64| before.is_some_and(|before| of(before) == of(meta));
         let plain = meta.nlink == 1 && meta.rdev == 0 && !meta.mount;
         let (mode, owner, dev) = (same(|m| m.mode.into()), same(|m| u64::from(m.uid) << 32 | u64::from(m.gid)), same(|m| m.dev));
@@ -83,7 +91,7 @@ impl Put {
             self.u64(meta.dev);
         }
         self.i64(meta.ino.wrapping_sub(before.map_or(0, |before| before.ino)) as i64);
-        self.i64((meta.allocated / 512).wrapping_sub(meta.size / 512) as i64);
+        self.i64(meta.allocated.div_ceil(512).wrapping_sub(meta.size / 512) as i64);
         if !plain {
             self.u32(meta.nlink).u64(meta.rdev).bool(meta.mount);
         }
@@ -202,7 +210,14 @@ impl<'a> Get<'a> {
     }
 
     pub fn meta(&mut self, before: Option<&Meta>) -> Result<Meta> {
-        let head = self.u8()?;
+        let mut head = self.u8()?;
+        let (mut tagged, mut known_of) = (false, Known::EVERYTHING);
+        if head == PARTLY {
+            let bits = self.u8()?;
+            let [all, mtime, mode, owner, tag] = [16, 8, 4, 2, 1].map(|bit| bits & bit != 0);
+            (tagged, known_of) = (tag, Known { all, mtime, mode, owner });
+            head = self.u8()?;
+        }
         let kind = *KINDS.get(usize::from(head & 7)).ok_or_else(|| garbled("an unknown kind of file"))?;
         let flag = |n: u8| head >> (3 + n) & 1 == 1;
         let known = |same| match (same, before) {
@@ -235,23 +250,7 @@ impl<'a> Get<'a> {
         let ino = before.map_or(0, |before| before.ino).wrapping_add(self.i64()? as u64);
         let allocated = (size / 512).wrapping_add(self.i64()? as u64).saturating_mul(512);
         let (nlink, rdev, mount) = if flag(3) { (1, 0, false) } else { (self.u32()?, self.u64()?, self.bool()?) };
-        Ok(Meta {
-            kind,
-            size,
-            mtime,
-            ctime,
-            mode,
-            uid,
-            gid,
-            nlink,
-            ino,
-            dev,
-            rdev,
-            allocated,
-            mount,
-            tagged: false,
-            known: Known::EVERYTHING,
-        })
+        Ok(Meta { kind, size, mtime, ctime, mode, uid, gid, nlink, ino, dev, rdev, allocated, mount, tagged, known: known_of })
     }
 
     pub fn error(&mut self) -> Result<SyncError> {

@@ -6,12 +6,16 @@ use std::io::{ErrorKind::Interrupted, Read, Write};
 use std::sync::{Mutex, PoisonError};
 
 use super::codec::garbled;
+use super::zip::{Unzip, When, Zip};
 use crate::error::{ErrorKind, Result, SyncError};
 
 /// Bytes of a body, at most. Whoever sends keeps below it.
 pub const MOST: usize = 1 << 20;
 /// Content goes in pieces of this size.
 pub const PIECE: usize = 256 << 10;
+
+/// What packing may add to what does not shrink.
+const SLACK: usize = 64 << 10;
 
 const HEAD: usize = 9;
 
@@ -64,6 +68,8 @@ pub enum Kind {
     /// Nobody wants an answer to that request any more.
     Forget,
     Ping,
+    /// Another frame, packed.
+    Zipped,
     /// Extended attributes and access lists: of entries that are named, of a directory itself, of all entries of one.
     Attributes,
     DirAttributes,
@@ -74,7 +80,7 @@ pub enum Kind {
 
 impl Kind {
     fn of(byte: u8) -> Result<Self> {
-        const ALL: [Kind; 38] = [
+        const ALL: [Kind; 39] = [
             Kind::Hello,
             Kind::Done,
             Kind::Failed,
@@ -109,6 +115,7 @@ impl Kind {
             Kind::RemoveSource,
             Kind::Forget,
             Kind::Ping,
+            Kind::Zipped,
             Kind::Attributes,
             Kind::DirAttributes,
             Kind::AllAttributes,
@@ -131,11 +138,12 @@ pub struct Incoming<R> {
     from: R,
     buffer: Vec<u8>,
     at: usize,
+    unzip: Option<Unzip>,
 }
 
 impl<R: Read> Incoming<R> {
     pub fn new(from: R) -> Self {
-        Self { from, buffer: Vec::with_capacity(64 << 10), at: 0 }
+        Self { from, buffer: Vec::with_capacity(64 << 10), at: 0, unzip: None }
     }
 
     /// Fills the buffer until `n` bytes wait in it. `false` at the end of the stream.
@@ -174,13 +182,33 @@ impl<R: Read> Incoming<R> {
 
     /// The next frame; `None` where the stream ends between two.
     pub fn next(&mut self) -> Result<Option<Frame>> {
+        let Some(frame) = self.next_as_sent()? else { return Ok(None) };
+        if frame.kind != Kind::Zipped {
+            return Ok(Some(frame));
+        }
+        if self.unzip.is_none() {
+            self.unzip = Some(Unzip::new()?);
+        }
+        let Some(unzip) = &mut self.unzip else { return Ok(None) };
+        let mut whole = unzip.unzip(&frame.body, MOST + HEAD)?;
+        let head = whole.get(..HEAD).ok_or_else(|| garbled("a packed message that is none"))?;
+        let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        let (length, kind, id) = (number(0) as usize, Kind::of(head[4])?, number(5));
+        if length != whole.len() - HEAD || kind == Kind::Zipped {
+            return Err(garbled("a packed message that is none"));
+        }
+        whole.drain(..HEAD);
+        Ok(Some(Frame { kind, id, body: whole }))
+    }
+
+    fn next_as_sent(&mut self) -> Result<Option<Frame>> {
         if !self.want(HEAD)? {
             return if self.buffer.len() == self.at { Ok(None) } else { Err(cut_off()) };
         }
         let head = &self.buffer[self.at..][..HEAD];
         let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
         let (length, kind, id) = (number(0) as usize, head[4], number(5));
-        if length > MOST {
+        if length > MOST + SLACK {
             return Err(garbled("a message that is too large"));
         }
         let kind = Kind::of(kind)?;
@@ -219,29 +247,69 @@ pub fn cut_off() -> SyncError {
 
 /// The sending end, for many threads: a frame goes out whole.
 #[derive(Debug)]
-pub struct Outgoing<W>(Mutex<W>);
+pub struct Outgoing<W> {
+    sender: Mutex<Sender<W>>,
+    /// What was learned of the wire and has yet to be heeded, for whoever may not wait.
+    learned: Mutex<Option<When>>,
+}
+
+#[derive(Debug)]
+struct Sender<W> {
+    to: W,
+    zip: Zip,
+}
 
 impl<W: Write> Outgoing<W> {
     pub fn new(to: W) -> Self {
-        Self(Mutex::new(to))
+        Self { sender: Mutex::new(Sender { to, zip: Zip::new(When::No) }), learned: Mutex::default() }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Sender<W>> {
+        self.sender.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From the next frame on, they are packed or not. Never waits for a frame under way.
+    pub fn zip(&self, when: When) {
+        *self.learned.lock().unwrap_or_else(PoisonError::into_inner) = Some(when);
+    }
+
+    /// Bytes that packing has saved.
+    pub fn saved(&self) -> u64 {
+        self.lock().zip.saved
     }
 
     /// `body` begins with room for the head, as `body` makes it.
     pub fn send(&self, kind: Kind, id: u32, mut frame: Vec<u8>) -> Result<()> {
         let length = frame.len() - HEAD;
         debug_assert!(length <= MOST, "{kind:?} of {length} bytes");
-        frame[..4].copy_from_slice(&(length as u32).to_le_bytes());
-        frame[4] = kind as u8;
-        frame[5..HEAD].copy_from_slice(&id.to_le_bytes());
-        let mut to = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        to.write_all(&frame).and_then(|()| to.flush()).map_err(|_| cut_off())
+        frame[..HEAD].copy_from_slice(&head(length, kind, id));
+        let mut sender = self.lock();
+        let Sender { to, zip } = &mut *sender;
+        if let Some(when) = self.learned.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            zip.learn(when);
+        }
+        if let Some(zipped) = zip.zip(&frame) {
+            let head = head(zipped.len(), Kind::Zipped, 0);
+            return to.write_all(&head).and_then(|()| to.write_all(&zipped)).and_then(|()| to.flush()).map_err(|_| cut_off());
+        }
+        let began = std::time::Instant::now();
+        to.write_all(&frame).and_then(|()| to.flush()).map_err(|_| cut_off())?;
+        zip.sent(frame.len(), began.elapsed());
+        Ok(())
     }
 
     /// What comes before the first frame.
     pub fn send_raw(&self, bytes: &[u8]) -> Result<()> {
-        let mut to = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        to.write_all(bytes).map_err(|_| cut_off())
+        self.lock().to.write_all(bytes).map_err(|_| cut_off())
     }
+}
+
+fn head(length: usize, kind: Kind, id: u32) -> [u8; HEAD] {
+    let mut head = [0; HEAD];
+    head[..4].copy_from_slice(&(length as u32).to_le_bytes());
+    head[4] = kind as u8;
+    head[5..].copy_from_slice(&id.to_le_bytes());
+    head
 }
 
 /// An empty body, with room for the head.

@@ -58,7 +58,7 @@ pub fn get_op(get: &mut Get<'_>) -> Result<Op> {
     let source = get.meta(None)?;
     let target = get.option()?.map(Into::into);
     let dest = get_optional_meta(get, Some(&source))?;
-    Ok(Op { name, source_name: None, source, target, dest, dest_target: None, what, reason: Reason::New })
+    Ok(Op { name, source_name: None, source, target, dest, dest_target: None, what, reason: Reason::New, write_out: false })
 }
 
 pub fn put_found(put: &mut Put, found: Option<&Found>) {
@@ -87,7 +87,8 @@ pub fn get_doomed(get: &mut Get<'_>, dir: &[u8]) -> Result<Doomed> {
     let is_dir = get.bool()?;
     let (size, ino, mtime) = (get.u64()?, get.u64()?, get.time()?);
     let kind = if is_dir { Kind::Dir } else { at(&KINDS, get.u8()?)? };
-    Ok(Doomed { key, kind, size, ino, mtime })
+    // The other side is a tree, whose entries have no tags.
+    Ok(Doomed { key, kind, size, ino, mtime, tag: None })
 }
 
 const KINDS: [Kind; 6] = [Kind::File, Kind::Symlink, Kind::Fifo, Kind::Socket, Kind::CharDevice, Kind::BlockDevice];
@@ -252,6 +253,7 @@ mod tests {
             dest_target: None,
             what: What::Metadata,
             reason: Reason::New,
+            write_out: false,
         };
         let mut put = Put::default();
         put_op(&mut put, &op);

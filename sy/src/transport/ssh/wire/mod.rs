@@ -4,6 +4,7 @@ pub mod attributes;
 pub mod codec;
 pub mod frame;
 pub mod message;
+pub mod zip;
 
 pub use codec::{Get, Put, garbled};
 pub use frame::{Frame, Incoming, Kind, Outgoing, PIECE, body, body_len, cut_off};

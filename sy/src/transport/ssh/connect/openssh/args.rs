@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::{Start, Target};
+use super::super::hop::Hop;
+use super::super::{ALIVE_COUNT, ALIVE_INTERVAL, Start, Target, paths};
 use crate::error::{Result, SyncError};
 use crate::transport::ssh::{HostKeyPolicy, SshConfig};
 
@@ -14,10 +15,6 @@ pub struct Abilities {
     /// AES takes next to no time here, and nobody has chosen ciphers.
     pub prefer_aes: bool,
 }
-
-/// A dead connection is noticed after this many seconds, times `ALIVE_COUNT`.
-const ALIVE_INTERVAL: u32 = 15;
-const ALIVE_COUNT: u32 = 3;
 
 /// All words after `ssh`.
 pub fn command_line(target: &Target, config: &SshConfig, start: Start<'_>, can: Abilities, keys: &[PathBuf]) -> Result<Vec<String>> {
@@ -153,8 +150,7 @@ fn common(config: &SshConfig, can: Abilities) -> Result<Vec<(&'static str, Strin
 /// configuration says, and ask questions.
 fn proxy_command(jump: &str, config: &SshConfig, can: Abilities, keys: &[PathBuf]) -> Result<String> {
     let mut through: Option<String> = None;
-    for hop in jump.split(',') {
-        let hop = Hop::parse(hop.trim())?;
+    for hop in Hop::list(jump)? {
         let mut set = common(config, can)?;
         if let Some(port) = hop.port {
             set.push(("Port", port.to_string()));
@@ -179,35 +175,9 @@ fn proxy_command(jump: &str, config: &SshConfig, can: Abilities, keys: &[PathBuf
     through.ok_or_else(|| SyncError::config("proxy_jump names no host"))
 }
 
-/// `[user@]host[:port]`, or the same as a URL.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Hop<'a> {
-    pub user: Option<&'a str>,
-    pub host: &'a str,
-    pub port: Option<u16>,
-}
-
-impl<'a> Hop<'a> {
-    pub fn parse(text: &'a str) -> Result<Self> {
-        let bad = || SyncError::config(format!("proxy_jump: {text:?} is not [USER@]HOST[:PORT]"));
-        let rest = text.strip_prefix("ssh://").map_or(text, |rest| rest.trim_end_matches('/'));
-        let (user, rest) = match rest.rsplit_once('@') {
-            Some((user, rest)) => (Some(user), rest),
-            None => (None, rest),
-        };
-        let (host, port) = crate::path::split_port(rest).ok_or_else(bad)?;
-        let doubtful =
-            |text: &str| text.is_empty() || text.starts_with('-') || text.contains(|c: char| c.is_whitespace() || c.is_control());
-        if doubtful(host) || user.is_some_and(doubtful) {
-            return Err(bad());
-        }
-        Ok(Self { user, host, port })
-    }
-}
-
 fn with_file(config: &SshConfig) -> Result<Vec<String>> {
     let Some(path) = &config.config_file else { return Ok(Vec::new()) };
-    let path = super::super::paths::absolute(path)?;
+    let path = paths::absolute(path)?;
     let path = path.to_str().ok_or_else(|| SyncError::config("config_file must be UTF-8"))?;
     Ok(vec!["-F".into(), path.to_owned()])
 }
@@ -226,7 +196,7 @@ fn plain(text: &str) -> Result<&str> {
 
 /// The path of a file as ssh reads it in its configuration.
 fn file(path: &Path) -> Result<String> {
-    let path = super::super::paths::absolute(path)?;
+    let path = paths::absolute(path)?;
     match path.to_str() {
         Some(text) if !text.contains(|c: char| c.is_control() || matches!(c, '"' | '\\')) && !text.contains("${") => {
             Ok(format!("\"{}\"", text.replace('%', "%%")))
@@ -347,21 +317,5 @@ mod tests {
         // The inner command is read by the second ssh: its own `%h` is doubled for the first.
         assert!(proxy.contains("[%%h]:%%p"), "{proxy}");
         assert!(proxy.contains("/home/u/.ssh/id_rsa"), "{proxy}");
-    }
-
-    #[test]
-    fn hops() {
-        let hop = |user, host, port| Hop { user, host, port };
-        for (text, parsed) in [
-            ("a", hop(None, "a", None)),
-            ("u@a:2", hop(Some("u"), "a", Some(2))),
-            ("u@x@[::1]:2", hop(Some("u@x"), "::1", Some(2))),
-            ("ssh://u@a:2/", hop(Some("u"), "a", Some(2))),
-        ] {
-            assert_eq!(Hop::parse(text).ok(), Some(parsed), "{text}");
-        }
-        for text in ["", "@a", "a:0", "a:b", "-oX", "u@-a", "a b", "-u@a"] {
-            assert!(Hop::parse(text).is_err(), "{text:?}");
-        }
     }
 }

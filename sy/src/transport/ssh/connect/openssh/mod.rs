@@ -3,7 +3,6 @@
 mod args;
 mod ciphers;
 mod log;
-mod reason;
 
 use std::io::Read;
 use std::net::Shutdown;
@@ -18,7 +17,10 @@ use std::time::{Duration, Instant};
 use args::Abilities;
 use log::Log;
 
-use super::{Failure, Link, Start, Stream, Target, paths, unknown};
+#[cfg(feature = "russh")]
+pub use ciphers::aes_is_fast;
+
+use super::{Failure, Link, Start, Stream, Target, paths, reason, unknown};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::Stop;
 use crate::transport::ssh::SshConfig;

@@ -13,16 +13,16 @@ FIRST = ("1", "2")
 
 
 @pytest.fixture
-def bucket(versitygw):
-    return versitygw.bucket()
+def bucket(parted):
+    return parted.bucket()
 
 
 @pytest.fixture
-def killed_upload(versitygw, bucket, proxied, sy_binary, src):
+def killed_upload(parted, bucket, proxied, sy_binary, src):
     """An upload of five parts of which two had arrived when the process was killed."""
     content = os.urandom(64 * MIB + 1)
     build(src, {"big": content})
-    server, proxy = proxied(versitygw)
+    server, proxy = proxied(parted)
     proxy.fault(Delay(600), kind="PART", where=lambda request: request.query["partNumber"] not in FIRST)
     with started([sy_binary, f"{src}/", bucket.url()], env=os.environ | server.env) as process:
         wait_until(lambda: [request.status for request in proxy.of("PART")].count(200) == 2, timeout=60)
@@ -90,26 +90,24 @@ def test_a_dry_run_leaves_a_killed_upload_alone(killed_upload, bucket, sync_at, 
     assert bucket.uploads() == ["big"]
 
 
-def test_uploads_of_others_are_left_alone(versitygw, bucket, sync_at, src):
+def test_uploads_of_others_are_left_alone(parted, bucket, sync_at, src):
     build(src, {"big": os.urandom(33 * MIB)})
     bucket.begin_upload("theirs")
-    sync_at(versitygw, f"{src}/", bucket.url()).done()
+    sync_at(parted, f"{src}/", bucket.url()).done()
     assert bucket.uploads() == ["theirs"]
 
 
 def test_an_upload_that_the_service_no_longer_knows_is_begun_anew(killed_upload, bucket, sync_at, src):
     server, _, content = killed_upload
-    client = bucket.server.client
-    for upload in client.list_multipart_uploads(Bucket=bucket.name)["Uploads"]:
-        client.abort_multipart_upload(Bucket=bucket.name, Key=upload["Key"], UploadId=upload["UploadId"])
+    bucket.abort_uploads()
     sync_at(server, f"{src}/", bucket.url()).done()
     assert bucket.get("big") == content
     assert bucket.uploads() == []
 
 
-def test_an_upload_that_fails_for_good_leaves_no_parts(versitygw, bucket, proxied, sync_at, src):
+def test_an_upload_that_fails_for_good_leaves_no_parts(parted, bucket, proxied, sync_at, src):
     build(src, {"big": os.urandom(33 * MIB), "small": "1"})
-    server, proxy = proxied(versitygw)
+    server, proxy = proxied(parted)
     proxy.fault(Answer(403, "AccessDenied"), kind="PART", where=lambda request: request.query["partNumber"] == "2")
     outcome = sync_at(server, f"{src}/", bucket.url())
     assert outcome.code == 23 and [error["kind"] for error in outcome.errors] == ["permission_denied"]
@@ -117,11 +115,11 @@ def test_an_upload_that_fails_for_good_leaves_no_parts(versitygw, bucket, proxie
     assert bucket.uploads() == []
 
 
-def test_a_killed_download_is_gone_on_with(versitygw, bucket, proxied, sy_binary, sync_at, src, dst):
+def test_a_killed_download_is_gone_on_with(parted, bucket, proxied, sy_binary, sync_at, src, dst):
     content = os.urandom(40 * MIB)
     build(src, {"big": content})
-    sync_at(versitygw, f"{src}/", bucket.url()).done()
-    server, proxy = proxied(versitygw)
+    sync_at(parted, f"{src}/", bucket.url()).done()
+    server, proxy = proxied(parted)
     first = ("bytes=0-8388607", "bytes=8388608-16777215")
     proxy.fault(Delay(600), kind="GET", where=lambda request: request.headers.get("range") not in first)
 
@@ -147,10 +145,10 @@ def test_a_killed_download_is_gone_on_with(versitygw, bucket, proxied, sy_binary
     assert leftovers(dst) == []
 
 
-def test_what_was_fetched_of_another_content_is_not_used(versitygw, bucket, proxied, sy_binary, sync_at, dst):
+def test_what_was_fetched_of_another_content_is_not_used(parted, bucket, proxied, sy_binary, sync_at, dst):
     old, new = os.urandom(24 * MIB), os.urandom(24 * MIB)
     bucket.put("big", old)
-    server, proxy = proxied(versitygw)
+    server, proxy = proxied(parted)
     proxy.fault(Delay(600), kind="GET", where=lambda request: request.headers.get("range") != "bytes=0-8388607")
     with started([sy_binary, bucket.url(), f"{dst}/"], env=os.environ | server.env) as process:
         wait_until(lambda: any(request.received == 8 * MIB for request in proxy.of("GET")), timeout=60)
@@ -164,12 +162,12 @@ def test_what_was_fetched_of_another_content_is_not_used(versitygw, bucket, prox
 
 
 @pytest.mark.parametrize("way", ["up", "down"])
-def test_what_was_not_whole_is_never_seen(versitygw, bucket, proxied, sy_binary, src, dst, way):
+def test_what_was_not_whole_is_never_seen(parted, bucket, proxied, sy_binary, src, dst, way):
     old, new = os.urandom(33 * MIB), os.urandom(33 * MIB)
     build(src, {"big": new})
     build(dst, {"big": old})
     bucket.put("big", old if way == "up" else new)
-    server, proxy = proxied(versitygw)
+    server, proxy = proxied(parted)
     proxy.fault(Delay(600), kind=["PART", "GET"], nth=2)
     source, dest = (f"{src}/", bucket.url()) if way == "up" else (bucket.url(), f"{dst}/")
     with started([sy_binary, source, dest], env=os.environ | server.env) as process:

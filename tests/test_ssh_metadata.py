@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import sypy
+from events import Recorder
 from ssh_host import Way, host, own_host, way
 from test_metadata import acl, mode, set_acl, xattrs
 from test_sparse import MIB, SHAPES, allocated, write_sparse
@@ -211,6 +212,54 @@ def test_access_control_lists_stay_behind_when_not_wanted(way, src, dst):
     set_acl(src / "f", "-m u:1234:rw")
     way(f"{src}/", f"{dst}/").raise_for_errors()
     assert "1234" not in acl(dst / "f")
+
+
+# From host to host.
+
+
+@needs_xattrs
+def test_all_of_it_goes_from_host_to_host(host, own_host, src, dst, sy_binary):
+    other = own_host(agent=sy_binary)
+    ends = {"source_options": host.config, "dest_options": other.config}
+
+    def run(**options) -> set:
+        seen = Recorder()
+        how = {"archive": True, "on_event": seen, **ends, **options}
+        sypy.sync(host.url(f"{src}/"), other.url(f"{dst}/"), **how).raise_for_errors()
+        return seen.changes
+
+    build(src, {
+        "small": File("1", mode=0o640, xattrs=MARKED), "big": File(os.urandom(700_000), xattrs=MARKED), "d": Dir(xattrs=MARKED), "d/g": "2",
+        "l": Link("small"), "d/hard": Hard("big"), "d/acl": "3", **{f"many/{n}": File(f"{n}", xattrs={"user.n": b"%d" % n}) for n in range(300)},
+    })  # fmt: skip
+    write_sparse(src / "hole", 4 * MIB, {MIB: b"x"})
+    write_sparse(src / "little", 100_000, {50_000: b"x"})
+    set_acl(src / "d/acl", "-m u:1234:rw")
+    set_mtime(src, WHEN)
+    assert run(dry_run=True) == run()
+    assert_same(src, dst, xattrs=True, hardlinks=True)
+    assert acl(dst / "d/acl") == acl(src / "d/acl")
+    assert allocated(dst / "hole") <= allocated(src / "hole") + 65536
+    assert allocated(dst / "little") <= allocated(src / "little")
+    before = snapshot(dst, untouched=True)
+    assert run(dry_run=True) == run() == set()
+    assert snapshot(dst, untouched=True) == before
+    for name in ["small", "big", "d", "many/7"]:
+        os.setxattr(src / name, "user.tag", b"red")
+    rewrite(src / "big", os.urandom(700_000), WHEN + 1)
+    set_acl(src / "d/g", "-m u:77:rw")
+    expected = {
+        ("small", "metadata"),
+        ("d", "metadata"),
+        ("many/7", "metadata"),
+        ("d/g", "metadata"),
+        ("big", "update"),
+    }
+    assert run(dry_run=True) >= expected
+    assert run() >= expected
+    assert_same(src, dst, xattrs=True, hardlinks=True)
+    assert run(sparse=False, ignore_times=True) >= {("hole", "update"), ("little", "update")}
+    assert allocated(dst / "hole") >= 4 * MIB
 
 
 # Owners.

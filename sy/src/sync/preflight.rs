@@ -227,8 +227,6 @@ fn open_ssh_dest(dest: &SyncPath, from: &From, options: &mut Options, access: &A
     from.must_hold_something()?;
     let config = access.ssh.clone().unwrap_or_default();
     let (one, source) = (from.one.as_deref(), from.opened.endpoint().capabilities());
-    // Attributes that no listing shows don't pass through here.
-    let source = if from.opened.local().is_some() { source } else { Capabilities { xattrs: false, acls: false, ..source } };
     let here = from.place(dest, &config)?;
     let opened = SshEndpoint::dest(dest, &config, from.what == Kind::Dir, one, source, options, here, &control.stop())?;
     let Some(endpoint) = opened else { return Ok((None, true, None)) };

@@ -3,8 +3,6 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering::Relaxed;
 
-use rustix::io::Errno;
-
 use super::composite::{Check, Whose};
 use super::endpoint::{CloudEndpoint, meta_of_head, tag_of};
 use super::fetch::{read_error_of, wrong};

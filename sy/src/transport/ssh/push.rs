@@ -424,10 +424,7 @@ impl Lane for PushLane<'_> {
         };
         Ok(match op.what {
             What::CopyIfDifferent if self.same_content(dir, op)? => {
-                if op
-                    .dest
-                    .is_some_and(|old| op.source.nlink == 1 && old.nlink > 1 && self.to.keep.differs(&op.source, &old, self.to.precision))
-                {
+                if self.to.shares_metadata(op) {
                     Applied::Updated
                 } else if differs()? {
                     Applied::Metadata

@@ -83,7 +83,6 @@ impl<'r, S: Source> RelayLane<'r, S> {
             from,
             to: SshWriter::new(dest, options, precision),
             limiter: options.bwlimit.map(|rate| Limiter::new(rate.0)),
-            sparse: options.sparse,
             control,
             tally,
             pace,
@@ -484,15 +483,17 @@ impl<S: Source> Lane for RelayLane<'_, S> {
     }
 
     fn examine(&self, dir: &Dir<'_>, op: &Op) -> Result<Applied> {
-        let differs = || match &op.dest {
-            Some(old) if self.to.keep.differs(&op.source, old, self.to.precision) => Ok(true),
-            Some(_) if self.has_attributes(op) => {
-                let Some(from) = self.from.agent() else { return Ok(false) };
-                let own = self.seen.0.get(from, &dir.key, op.source_name(), self.all)?;
-                let theirs = self.seen.1.get(self.to.at, &dir.key, &op.name, self.all)?;
-                Ok(theirs.differ(&own.all, self.to.keep))
+        let differs = || -> Result<bool> {
+            match &op.dest {
+                Some(old) if self.to.keep.differs(&op.source, old, self.to.precision) => Ok(true),
+                Some(_) if self.has_attributes(op) => {
+                    let Some(from) = self.from.agent() else { return Ok(false) };
+                    let own = self.seen.0.get(from, &dir.key, op.source_name(), self.all)?;
+                    let theirs = self.seen.1.get(self.to.at, &dir.key, &op.name, self.all)?;
+                    Ok(theirs.differ(&own.all, self.to.keep))
+                }
+                _ => Ok(false),
             }
-            _ => Ok(false),
         };
         if matches!(op.what, What::Copy | What::CopyIfDifferent) {
             fits(&op.name).map_err(|error| error.at("create", self.from.path(dir, op)))?;

@@ -28,7 +28,7 @@ SY_PYTHON_OPTIONS = """
 """.split()
 MORE_OPTIONS = """
     max_delete backup_dir on_error min_age max_age filter existing remove_source_files preserve_owner
-    preserve_devices archive links unsafe_links sparse durable timeout azure opendal source_options dest_options
+    numeric_ids preserve_devices archive links unsafe_links sparse durable timeout azure opendal source_options dest_options
 """.split()
 SY_PYTHON_STATS = """
     files_scanned files_created files_updated files_skipped files_deleted bytes_transferred files_delta_synced

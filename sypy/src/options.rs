@@ -327,6 +327,7 @@ const DOCS: &[(&str, &str)] = &[
     ("preserve_acls", "Preserve access control lists. `False` by default."),
     ("preserve_hardlinks", "Make names that are one file in the source one file at the destination. `False` by default."),
     ("preserve_owner", "Preserve owner and group. `False` by default."),
+    ("numeric_ids", "Over SSH: owner and group by number also where both sides have names for them. `False` by default."),
     ("preserve_devices", "Preserve devices, FIFOs and sockets. `False` by default."),
     ("archive", "Preserve all that the user may. `False` by default."),
     ("links", "What becomes of symbolic links: `\"preserve\"` (default), `\"follow\"` (replaced by what they point to) or `\"skip\"`."),

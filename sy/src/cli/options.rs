@@ -146,6 +146,9 @@ options! {
     /// Preserve owner and group
     #[arg(short = 'o', long = "owner", visible_alias = "group", short_alias = 'g', help_heading = "What to preserve")]
     preserve_owner: bool = false;
+    /// Owner and group by number also where both sides have names for them (SSH)
+    #[arg(long, help_heading = "What to preserve")]
+    numeric_ids: bool = false;
     /// Preserve devices, FIFOs and sockets
     #[arg(short = 'D', long = "devices", visible_alias = "specials", help_heading = "What to preserve")]
     preserve_devices: bool = false;

@@ -9,7 +9,7 @@ use super::dir::Dir;
 use super::event::Level;
 use super::pool::Pool;
 use crate::error::{ErrorKind, SyncError};
-use crate::transport::{Applied, Lane, Op, What};
+use crate::transport::{Applied, Lane, Op, Settled, What};
 
 /// What takes the place of a directory that is to be deleted first.
 pub struct After<'r> {
@@ -70,7 +70,10 @@ impl<'r> Work<'r> {
     /// Waits for what was begun without waiting for its end.
     pub fn settle(&self) {
         if let Some(lane) = self.cx.lane {
-            lane.settle(&mut |error| self.cx.fail(error));
+            lane.settle(&mut |settled| match settled {
+                Settled::Failed(error) => self.cx.fail(error),
+                Settled::Directory(key) => self.cx.directory_differed(&key),
+            });
         }
     }
 
@@ -105,7 +108,10 @@ impl<'r> Work<'r> {
                     continue;
                 }
                 cx.tally.retries.fetch_add(1, Relaxed);
-                let refreshed = cx.lane.map_or(Ok(()), |lane| lane.refresh(&dir, &mut op));
+                let refreshed = cx.lane.map_or(Ok(()), |lane| lane.refresh(&dir, &mut op)).and_then(|()| match cx.owners {
+                    Some(owners) => owners.translate(std::iter::once(&mut op.source)),
+                    None => Ok(()),
+                });
                 let done = refreshed.and_then(|()| match &leader {
                     Some(leader) => try_link(cx, &dir, &op, leader),
                     None => cx.perform(&dir, &mut op),

@@ -8,6 +8,7 @@ use super::control::Control;
 use super::dir::{Dir, Finisher};
 use super::event::{Action, ActionEvent, Level, Observer, Reason};
 use super::known::Known;
+use super::owners::Owners;
 use super::stats::Tally;
 use crate::cli::Options;
 use crate::error::{ErrorKind, SyncError};
@@ -22,6 +23,7 @@ pub struct Context<'r> {
     pub source: &'r dyn Endpoint,
     /// `None` in a dry run into a destination that does not exist yet.
     pub dest: Option<&'r dyn Endpoint>,
+    pub owners: Option<&'r Owners<'r>>,
     pub lane: Option<&'r dyn Lane>,
     /// Device and inode of both roots, to know them where a link or a mount leads from one to the other.
     pub source_root: Option<(u64, u64)>,
@@ -77,6 +79,11 @@ impl Context<'_> {
     pub fn directory_created(&self, key: &[u8], reason: Reason) {
         add(&self.tally.dirs_created, 1);
         self.emit(|| directory(key, Action::Create, reason));
+    }
+
+    /// The metadata of a directory were, or would be, set.
+    pub fn directory_differed(&self, key: &[u8]) {
+        self.emit(|| directory(key, Action::Metadata, Reason::Metadata));
     }
 
     pub fn deleted(&self, one: &Doomed) {
@@ -301,7 +308,7 @@ impl Finisher for Context<'_> {
             }
         };
         if differs {
-            self.emit(|| directory(&dir.key, Action::Metadata, Reason::Metadata));
+            self.directory_differed(&dir.key);
         }
     }
 }

@@ -10,6 +10,7 @@ mod event;
 mod frame;
 mod hardlinks;
 mod known;
+mod owners;
 mod plan;
 mod pool;
 pub(crate) mod preflight;
@@ -19,6 +20,7 @@ mod stats;
 pub use control::{Control, Stop};
 pub use dir::{Dir, Finisher, Slot};
 pub use event::{Action, ActionEvent, Level, Observer, Progress, Reason, Silent};
+pub use owners::Owners;
 pub use stats::{Stats, Tally};
 
 pub use crate::transport::Kind;
@@ -33,6 +35,7 @@ use apply::Work;
 use compare::Rules;
 use context::Context;
 use known::Known;
+use owners::Renamed;
 use plan::Planner;
 use pool::{Closer, Pool};
 use scan::ReadAhead;
@@ -41,9 +44,9 @@ use crate::cli::{Options, both_names};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::filter::{Filter, FilterSpec};
 use crate::path::SyncPath;
-use crate::transport::Time;
 use crate::transport::access::Accesses;
 use crate::transport::open::{self, Opened};
+use crate::transport::{Endpoint, Time};
 
 /// How a run ended: what it did, and what ended it early, if anything.
 /// Failed items stand in `stats.errors`; `error` is a refusal, a cancellation or a failure of the whole run.
@@ -127,7 +130,13 @@ fn run_inner(
         }
         _ => None,
     };
-    let (from, to) = (sides.source.endpoint(), sides.dest.as_ref().map(Opened::endpoint));
+    let owners = match &sides.dest {
+        Some(dest) if options.preserve_owner && !options.numeric_ids => open::owners(&sides.source, dest),
+        _ => None,
+    };
+    let renamed = owners.map(|owners| Renamed::new(sides.source.endpoint(), owners));
+    let from = renamed.as_ref().map_or(sides.source.endpoint(), |renamed| renamed as &dyn Endpoint);
+    let to = sides.dest.as_ref().map(Opened::endpoint);
     let precision = from.capabilities().mtime_precision.max(to.map_or(1, |to| to.capabilities().mtime_precision));
     let lane = match &sides.dest {
         Some(dest) => Some(open::lane(&sides.source, dest, options, precision, control, tally)?),
@@ -141,6 +150,7 @@ fn run_inner(
         tally,
         source: from,
         dest: to,
+        owners: renamed.as_ref().map(|renamed| &renamed.owners),
         lane: lane.as_deref(),
         rules: Rules::new(options, precision, Time::now().total_nanos()),
         source_root: from.root_meta().ok().filter(|meta| !meta.tagged).map(|meta| meta.identity()),
@@ -149,7 +159,7 @@ fn run_inner(
         errors: Mutex::default(),
         conflicts: AtomicBool::new(false),
     };
-    let outcome = sides.start().and_then(|start| carry_out(&cx, start, &filter, sides.spared(options)));
+    let outcome = sides.start(from).and_then(|start| carry_out(&cx, start, &filter, sides.spared(options)));
     if let (Some(lane), false) = (&lane, options.dry_run) {
         lane.end(sides.only());
     }

@@ -69,6 +69,9 @@ pub fn check_options(source: &SyncPath, dest: &SyncPath, options: &Options) -> R
             )));
         }
     }
+    if options.numeric_ids && !(options.preserve_owner || options.archive) {
+        return Err(SyncError::config(format!("{} does nothing without {}", both_names("numeric_ids"), both_names("preserve_owner"))));
+    }
     let exclusive = [(options.checksum, "checksum"), (options.size_only, "size_only"), (options.ignore_times, "ignore_times")];
     let chosen: Vec<String> = exclusive.iter().filter(|(set, _)| *set).map(|(_, name)| both_names(name)).collect();
     if chosen.len() > 1 {
@@ -224,8 +227,6 @@ fn open_ssh_dest(dest: &SyncPath, from: &From, options: &mut Options, access: &A
     from.must_hold_something()?;
     let config = access.ssh.clone().unwrap_or_default();
     let (one, source) = (from.one.as_deref(), from.opened.endpoint().capabilities());
-    // Attributes that no listing shows don't pass through here.
-    let source = if from.opened.local().is_some() { source } else { Capabilities { xattrs: false, acls: false, ..source } };
     let here = from.place(dest, &config)?;
     let opened = SshEndpoint::dest(dest, &config, from.what == Kind::Dir, one, source, options, here, &control.stop())?;
     let Some(endpoint) = opened else { return Ok((None, true, None)) };
@@ -558,18 +559,18 @@ enum State {
 
 impl Sides {
     /// Where the walk begins.
-    pub fn start(&self) -> Result<Start> {
+    pub fn start(&self, source: &dyn Endpoint) -> Result<Start> {
         match &self.start {
             Intent::Contents { made } => Ok(Start::Contents {
-                source: self.source.endpoint().root_meta()?,
+                source: source.root_meta()?,
                 dest: match &self.dest {
                     Some(dest) if !made => Some(dest.endpoint().root_meta()?),
                     _ => None,
                 },
             }),
             Intent::One { name, as_name } => {
-                let (source, _) = single(self.source.endpoint(), name, name)?
-                    .ok_or_else(|| missing_source(Errno::NOENT, Path::new(OsStr::from_bytes(name))))?;
+                let (source, _) =
+                    single(source, name, name)?.ok_or_else(|| missing_source(Errno::NOENT, Path::new(OsStr::from_bytes(name))))?;
                 let dest = match &self.dest {
                     Some(dest) => single(dest.endpoint(), as_name.as_ref().unwrap_or(name), name)?,
                     None => None,

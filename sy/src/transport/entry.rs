@@ -188,6 +188,10 @@ impl Listing {
         &self.items[index]
     }
 
+    pub fn metas_mut(&mut self) -> impl Iterator<Item = &mut Meta> {
+        self.items.iter_mut().map(|item| &mut item.meta)
+    }
+
     pub fn name(&self, index: usize) -> &[u8] {
         let item = &self.items[index];
         &self.names[item.start as usize..][..item.length as usize]

@@ -70,6 +70,14 @@ pub enum Applied {
     Same,
 }
 
+/// What came of something that nobody waited for.
+#[derive(Debug)]
+pub enum Settled {
+    Failed(SyncError),
+    /// The metadata of that directory differed.
+    Directory(Vec<u8>),
+}
+
 /// An entry that is to be removed from the destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Doomed {
@@ -139,7 +147,7 @@ pub trait Lane: Send + Sync {
     /// Makes the directory, atomically in place of what `replaced` describes.
     fn make_dir(&self, parent: &Dir<'_>, name: &[u8], source: &Meta, replaced: Option<&Meta>) -> Result<()>;
 
-    /// Everything in the directory is done: sets its own metadata. Returns whether it had to.
+    /// Everything in the directory is done: sets its own metadata. Returns whether it had to, unless `settle` will tell.
     fn finish_dir(&self, dir: &Dir<'_>) -> Result<bool>;
 
     /// Would `finish_dir` change attributes that no listing shows?
@@ -174,8 +182,8 @@ pub trait Lane: Send + Sync {
     /// A temporary file that an earlier run left in a directory of the destination. `wanted` are those to keep.
     fn clean_up(&self, _dir: &Dir<'_>, _leftovers: &[Box<[u8]>], _wanted: &[Op]) {}
 
-    /// Waits for what was begun without waiting for its end; `report` hears what went wrong with it.
-    fn settle(&self, _report: &mut dyn FnMut(SyncError)) {}
+    /// Waits for what was begun without waiting for its end; `report` hears what came of it.
+    fn settle(&self, _report: &mut dyn FnMut(Settled)) {}
 
     /// The run is over, however it went. `only`: the one entry of the destination that it was about; others may be another
     /// run's.

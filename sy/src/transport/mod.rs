@@ -5,6 +5,7 @@
 //! separated by `/`, so that whatever a storage holds can be named.
 
 pub mod access;
+pub mod accounts;
 pub mod cloud;
 pub mod config;
 mod entry;
@@ -21,7 +22,7 @@ pub mod ssh;
 #[cfg(test)]
 pub(crate) use entry::sample;
 pub use entry::{Found, Item, Kind, Known, Listing, Meta, NO_ID, Time, key_order};
-pub use lane::{Applied, Done, Doomed, Held, Lane, Op, Pace, What};
+pub use lane::{Applied, Done, Doomed, Held, Lane, Op, Pace, Settled, What};
 pub(crate) use source::Source;
 
 use crate::error::Result;

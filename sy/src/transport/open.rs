@@ -1,6 +1,7 @@
 //! Opens locations, and finds the lane between two of them. Here, and nowhere else, kinds of storage are told apart.
 
 use super::access::Access;
+use super::accounts::Here;
 use super::cloud::{CloudEndpoint, DownloadLane, LocalSource, ObjectSource, RelayLane, Store, UploadLane};
 use super::local::{LocalEndpoint, LocalLane, Reader};
 use super::ssh::sftp::{self, SftpEndpoint, SftpReader};
@@ -9,7 +10,7 @@ use super::{Endpoint, Lane};
 use crate::cli::Options;
 use crate::error::{Result, SyncError};
 use crate::path::{Scheme, SyncPath};
-use crate::sync::{Control, Stop, Tally};
+use crate::sync::{Control, Owners, Stop, Tally};
 
 /// An open location.
 #[derive(Debug)]
@@ -35,6 +36,16 @@ impl Opened {
             Self::Local(endpoint) => Some(endpoint),
             Self::Cloud(_) | Self::Ssh(_) | Self::Sftp(_) => None,
         }
+    }
+}
+
+/// Whose users and groups both sides have, where these may go by different numbers and both know names.
+pub fn owners<'r>(source: &'r Opened, dest: &'r Opened) -> Option<Owners<'r>> {
+    match (source, dest) {
+        (Opened::Ssh(source), Opened::Ssh(dest)) => Some(Owners::new(&**source, &**dest)),
+        (Opened::Ssh(source), Opened::Local(_)) => Some(Owners::new(&**source, &Here)),
+        (Opened::Local(_), Opened::Ssh(dest)) => Some(Owners::new(&Here, &**dest)),
+        _ => None,
     }
 }
 

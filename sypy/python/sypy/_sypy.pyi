@@ -119,6 +119,7 @@ class _Options(_Configs, total=False):
     preserve_acls: bool
     preserve_hardlinks: bool
     preserve_owner: bool
+    numeric_ids: bool
     preserve_devices: bool
     archive: bool
     links: Literal["preserve", "follow", "skip"]
@@ -248,6 +249,8 @@ class SyncOptions:
     def preserve_hardlinks(self) -> bool: ...
     @property
     def preserve_owner(self) -> bool: ...
+    @property
+    def numeric_ids(self) -> bool: ...
     @property
     def preserve_devices(self) -> bool: ...
     @property

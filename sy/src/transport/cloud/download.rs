@@ -3,8 +3,6 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering::Relaxed;
 
-use rustix::io::Errno;
-
 use super::composite::{Check, Whose};
 use super::endpoint::{CloudEndpoint, meta_of_head, tag_of};
 use super::fetch::{read_error_of, wrong};
@@ -74,7 +72,7 @@ impl<'r> DownloadLane<'r> {
     pub(super) fn finish(&self, dir: &Dir<'_>, op: &Op, temp: Temp, dest_dir: BorrowedFd<'_>, content: Result<Check>) -> Result<Done> {
         let path = || self.to.dest_path(dir, op);
         let done = content.and_then(|check| {
-            self.to.describe(dir, op, &op.source, &temp, dest_dir)?;
+            self.to.describe(dir, op, &op.source, None, &temp, dest_dir)?;
             if self.to.verify {
                 self.verify(temp.fd.as_fd(), op.source.size, &check).map_err(|error| error.at("verify", path()))?;
             }
@@ -115,7 +113,7 @@ impl<'r> DownloadLane<'r> {
             return Err(SyncError::unsupported("its target makes no symbolic link").at("create", self.to.dest_path(dir, op)));
         }
         op.target = Some(target.into_boxed_slice());
-        let applied = self.to.make_other(dir, op, &|_| Err(Errno::OPNOTSUPP))?;
+        let applied = self.to.make_other(dir, op, None)?;
         let dest_dir = self.to.dest_dir(dir)?;
         Ok(Done { applied, made: if self.to.keep.times { stat_at(dest_dir.as_fd(), &op.name).ok() } else { None } })
     }
@@ -236,7 +234,7 @@ impl Lane for DownloadLane<'_> {
     }
 
     fn finish_dir(&self, dir: &Dir<'_>) -> Result<bool> {
-        self.to.finish_dir(dir, &|| Err(SyncError::unsupported("an object store keeps no attributes of directories")))
+        self.to.finish_dir(dir, &mut || Err(SyncError::unsupported("an object store keeps no attributes of directories")))
     }
 
     fn remove_source(&self, dir: &Dir<'_>, op: &Op) -> Result<()> {

@@ -1,34 +1,87 @@
 //! Writes what came from elsewhere.
 
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{Advice, FallocateFlags};
 use rustix::io::Errno;
 
 use super::writer::{Temp, Writer};
+use super::xattrs::Attributes;
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::{Control, Dir};
 use crate::transport::{Applied, Op};
 
 /// Bytes read at a time.
 const PIECE: usize = 256 << 10;
-/// Fewer zeros are no hole.
-const BLOCK: usize = 4 << 10;
+/// What file systems can leave out.
+const BLOCK: usize = 4096;
 
 impl Writer<'_> {
     /// A small file, whose content is all here.
-    pub fn write_small(&self, dir: &Dir<'_>, op: &Op, content: &[u8]) -> Result<Applied> {
+    pub fn write_small(&self, dir: &Dir<'_>, op: &Op, content: &[u8], wanted: Option<&Attributes>) -> Result<Applied> {
         let dest_dir = self.dest_dir(dir)?;
         let temp = self.create(dir, op, &op.source, dest_dir.as_fd())?;
-        let done = write_at(temp.fd.as_fd(), content, 0)
+        let done = self
+            .write_piece(temp.fd.as_fd(), op, content, 0)
+            .and_then(|()| if self.leaves_holes(op) { rustix::fs::ftruncate(&temp.fd, op.source.size) } else { Ok(()) })
             .map_err(|errno| SyncError::os(errno, "write", self.dest_path(dir, op)))
-            .and_then(|()| self.complete(dir, op, &temp, dest_dir.as_fd(), || blake3::hash(content)));
+            .and_then(|()| self.complete(dir, op, wanted, &temp, dest_dir.as_fd(), || blake3::hash(content)));
         self.settle(dir, op, temp, dest_dir.as_fd(), done)
     }
 
+    /// Are zeros of that file to be left out, since the source has holes too?
+    fn leaves_holes(&self, op: &Op) -> bool {
+        self.copier.is_sparse() && op.source.allocated < op.source.size
+    }
+
+    /// What that file will take of the file system.
+    pub fn room_for(&self, op: &Op) -> u64 {
+        if self.leaves_holes(op) { op.source.allocated } else { op.source.size }
+    }
+
+    /// Writes a piece of a file. Of a file with holes blocks of zeros become holes, also where something else was written before;
+    /// its size has to be set in the end.
+    pub fn write_piece(&self, file: BorrowedFd<'_>, op: &Op, content: &[u8], at: u64) -> Result<(), Errno> {
+        if !self.leaves_holes(op) {
+            return write_at(file, content, at);
+        }
+        for (zeros, range) in runs(content, at) {
+            let start = at + range.start as u64;
+            let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            if !zeros || rustix::fs::fallocate(file, hole, start, range.len() as u64).is_err() {
+                write_at(file, &content[range.clone()], start)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The source has a hole there, and so has the file, unless it is to have none.
+    pub fn write_hole(&self, file: BorrowedFd<'_>, at: u64, length: u64) -> Result<(), Errno> {
+        if self.copier.is_sparse() {
+            return rustix::fs::ftruncate(file, at + length);
+        }
+        let zeros = vec![0; length.min(PIECE as u64) as usize];
+        let mut left = length;
+        while left > 0 && !self.control.should_stop() {
+            let n = left.min(PIECE as u64);
+            write_at(file, &zeros[..n as usize], at + length - left)?;
+            left -= n;
+        }
+        if left > 0 { Err(Errno::CANCELED) } else { Ok(()) }
+    }
+
     /// Gives a written file its metadata, and reads it back where that is wanted.
-    pub fn complete(&self, dir: &Dir<'_>, op: &Op, temp: &Temp, dest_dir: BorrowedFd<'_>, hash: impl Fn() -> blake3::Hash) -> Result<()> {
-        self.describe(dir, op, &op.source, temp, dest_dir)?;
+    pub fn complete(
+        &self,
+        dir: &Dir<'_>,
+        op: &Op,
+        wanted: Option<&Attributes>,
+        temp: &Temp,
+        dest_dir: BorrowedFd<'_>,
+        hash: impl Fn() -> blake3::Hash,
+    ) -> Result<()> {
+        self.describe(dir, op, &op.source, wanted, temp, dest_dir)?;
         if !self.verify {
             return Ok(());
         }
@@ -39,32 +92,6 @@ impl Writer<'_> {
             return Ok(());
         }
         Err(SyncError::new(ErrorKind::Verification, "the copy is not what was sent").at("verify", path()).retryable())
-    }
-
-    /// A hole at the end of what is written so far. Where none are wanted it is zeros.
-    pub fn hole(&self, file: BorrowedFd<'_>, at: u64, length: u64) -> Result<(), Errno> {
-        if self.sparse {
-            return rustix::fs::ftruncate(file, at + length);
-        }
-        let zeros = vec![0; PIECE.min(length as usize)];
-        let mut done = 0;
-        while done < length && !self.control.should_stop() {
-            let piece = (length - done).min(PIECE as u64);
-            write_at(file, &zeros[..piece as usize], at + done)?;
-            done += piece;
-        }
-        Ok(())
-    }
-
-    /// A piece of a file somewhere. Zeros of one that had holes become holes again.
-    pub fn piece(&self, file: BorrowedFd<'_>, op: &Op, bytes: &[u8], at: u64) -> Result<(), Errno> {
-        let holes = self.sparse && op.source.allocated < op.source.size && bytes.len() >= BLOCK && bytes.iter().all(|&byte| byte == 0);
-        // What has been written there before goes as well.
-        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        if holes && rustix::fs::fallocate(file, punch, at, bytes.len() as u64).is_ok() {
-            return Ok(());
-        }
-        write_at(file, bytes, at)
     }
 
     /// Puts a file in place if it is right, and away if it can't be. What was cut off stays for the next run.
@@ -79,6 +106,22 @@ impl Writer<'_> {
             }
         }
     }
+}
+
+/// Where blocks, or what of them is here, are zeros and where not, in turn.
+fn runs(content: &[u8], at: u64) -> Vec<(bool, Range<usize>)> {
+    let mut runs: Vec<(bool, Range<usize>)> = Vec::new();
+    let mut start = 0;
+    while start < content.len() {
+        let end = (start + BLOCK - (at as usize + start) % BLOCK).min(content.len());
+        let zeros = content[start..end].iter().all(|&byte| byte == 0);
+        match runs.last_mut() {
+            Some((last, range)) if *last == zeros => range.end = end,
+            _ => runs.push((zeros, start..end)),
+        }
+        start = end;
+    }
+    runs
 }
 
 pub fn write_at(file: BorrowedFd<'_>, content: &[u8], at: u64) -> Result<(), Errno> {
@@ -120,5 +163,25 @@ pub fn hash_of(file: BorrowedFd<'_>, control: &Control) -> Result<blake3::Hash> 
                 at += n as u64;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_of_zeros_are_found_where_the_file_has_them() {
+        let mut content = vec![0; 3 * BLOCK];
+        assert_eq!(runs(&content, 0), [(true, 0..3 * BLOCK)]);
+        assert_eq!(runs(&content, 100), [(true, 0..3 * BLOCK)]);
+        content[BLOCK + 5] = 1;
+        assert_eq!(runs(&content, 0), [(true, 0..BLOCK), (false, BLOCK..2 * BLOCK), (true, 2 * BLOCK..3 * BLOCK)]);
+        assert_eq!(
+            runs(&content, 100),
+            [(true, 0..BLOCK - 100), (false, BLOCK - 100..2 * BLOCK - 100), (true, 2 * BLOCK - 100..3 * BLOCK)]
+        );
+        assert_eq!(runs(&content[..10], 0), [(true, 0..10)]);
+        assert!(runs(&[], 7).is_empty());
     }
 }

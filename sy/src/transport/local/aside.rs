@@ -189,7 +189,8 @@ fn copy_over(from: BorrowedFd<'_>, key: &[u8], to: BorrowedFd<'_>, as_name: &[u8
                     })?;
                 }
                 let _ = super::attributes::chown_at(to, &temp, &meta);
-                let _ = Keep::everything().copy_attributes(input.as_fd(), output.as_fd());
+                let keep = Keep::everything();
+                let _ = keep.attributes(input.as_fd()).and_then(|wanted| keep.give(&wanted, output.as_fd()));
                 rustix::fs::fchmod(&output, Mode::from_raw_mode(meta.mode))?;
                 rustix::fs::futimens(&output, &super::attributes::times(meta.mtime))?;
             }

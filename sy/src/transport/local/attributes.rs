@@ -2,10 +2,11 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 
 use super::root::proc_path;
+use super::xattrs::{Attributes, is_acl};
 use crate::cli::Options;
 use crate::transport::{Kind, Known, Meta, NO_ID, Time};
 
@@ -19,11 +20,6 @@ pub struct Keep {
     pub acls: bool,
     root: bool,
 }
-
-const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
-const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
-
-type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
 
 impl Keep {
     pub fn new(options: &Options) -> Self {
@@ -43,6 +39,23 @@ impl Keep {
         Self { times: true, permissions: true, owner: true, xattrs: true, acls: true, root: rustix::process::geteuid().is_root() }
     }
 
+    /// All that somebody else might want, who decides on his own what to set.
+    pub fn to_send(xattrs: bool, acls: bool) -> Self {
+        Self { times: false, permissions: false, owner: false, xattrs, acls, root: true }
+    }
+
+    /// All but who owns it.
+    #[must_use]
+    pub fn but_owner(self) -> Self {
+        Self { owner: false, ..self }
+    }
+
+    /// For a side of which is known whether it is the superuser's.
+    #[must_use]
+    pub fn as_root(self, root: bool) -> Self {
+        Self { root, ..self }
+    }
+
     /// Must attributes be read to know whether two entries are alike?
     pub fn reads_attributes(self, kind: Kind) -> bool {
         (self.xattrs || self.acls) && kind != Kind::Symlink
@@ -56,26 +69,26 @@ impl Keep {
             || (self.owner && both(|known| known.owner) && !owned_alike(source, (dest.uid, dest.gid)))
     }
 
-    /// Carries over what has been asked for, from an open file to an open file whose state is `now`.
-    pub fn transfer(self, source: BorrowedFd<'_>, meta: &Meta, dest: BorrowedFd<'_>, now: Now) -> Result<(), Errno> {
+    /// Gives an open file, whose state is `now`, what has been asked for. `wanted`: the attributes it is to have, if any are kept.
+    pub fn transfer(self, wanted: Option<&Attributes>, meta: &Meta, dest: BorrowedFd<'_>, now: Now) -> Result<(), Errno> {
         if self.owner && meta.known.owner && now.owner.is_none_or(|now| !owned_alike(meta, now)) {
             chown(dest, meta)?;
         }
-        let attributes = if self.reads_attributes(meta.kind) { self.attributes(source)? } else { Attributes::new() };
-        let attributes_differ = self.reads_attributes(meta.kind) && self.attributes(dest)? != attributes;
-        if attributes_differ {
+        let has = wanted.map(|_| self.attributes(dest)).transpose()?;
+        let change = wanted.zip(has.as_ref()).filter(|(wanted, has)| wanted != has);
+        if let Some((wanted, has)) = change {
             // Before the mode, which may forbid it; access lists after it, since they decide part of it.
             let writable = now.mode.unwrap_or(0o600) | 0o200;
             if now.mode.is_some_and(|mode| mode != writable) && !self.root {
                 rustix::fs::fchmod(dest, Mode::from_raw_mode(writable))?;
             }
-            self.set_attributes(&attributes, dest, false)?;
+            wanted.set(has, dest, false)?;
         }
-        if self.permissions && meta.known.mode && (self.owner || attributes_differ || now.mode != Some(meta.mode)) {
+        if self.permissions && meta.known.mode && (self.owner || change.is_some() || now.mode != Some(meta.mode)) {
             rustix::fs::fchmod(dest, Mode::from_raw_mode(meta.mode))?;
         }
-        if attributes_differ {
-            self.set_attributes(&attributes, dest, true)?;
+        if let Some((wanted, _)) = change {
+            wanted.set(&self.attributes(dest)?, dest, true)?;
         }
         if self.times && meta.known.mtime {
             rustix::fs::futimens(dest, &times(meta.mtime))?;
@@ -83,70 +96,30 @@ impl Keep {
         Ok(())
     }
 
-    /// Gives one entry the attributes of another; both may be open as mere paths.
-    pub fn copy_attributes(self, source: BorrowedFd<'_>, dest: BorrowedFd<'_>) -> Result<(), Errno> {
-        let wanted = self.attributes(source)?;
-        self.set_attributes(&wanted, dest, false)?;
-        self.set_attributes(&wanted, dest, true)
+    /// Gives an entry, which may be open as a mere path, these attributes.
+    pub fn give(self, wanted: &Attributes, dest: BorrowedFd<'_>) -> Result<(), Errno> {
+        wanted.set(&self.attributes(dest)?, dest, false)?;
+        wanted.set(&self.attributes(dest)?, dest, true)
     }
 
-    /// Do attributes differ between two open files?
-    pub fn attributes_differ(self, source: BorrowedFd<'_>, dest: BorrowedFd<'_>) -> Result<bool, Errno> {
-        Ok(self.attributes(source)? != self.attributes(dest)?)
+    /// The attributes that this run carries over.
+    pub fn attributes(self, fd: BorrowedFd<'_>) -> Result<Attributes, Errno> {
+        Attributes::read(fd, |name| self.wants(name), self.acls)
     }
 
-    /// The attributes that this run carries over, sorted by name.
-    fn attributes(self, fd: BorrowedFd<'_>) -> Result<Attributes, Errno> {
-        let mut all = Attributes::new();
-        for name in names(fd)?.split(|&b| b == 0).filter(|name| self.wants(name)) {
-            match value(fd, name) {
-                Ok(value) => all.push((name.to_vec(), value)),
-                Err(Errno::NODATA) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
-        if self.acls {
-            // Some file systems do not list access lists.
-            for name in [ACL_ACCESS, ACL_DEFAULT] {
-                if !all.iter().any(|(known, _)| known == name) {
-                    match value(fd, name) {
-                        Ok(value) => all.push((name.to_vec(), value)),
-                        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::INVAL) => {}
-                        Err(errno) => return Err(errno),
-                    }
-                }
-            }
-        }
-        all.sort_unstable();
-        Ok(all)
+    /// What this run carries over of attributes that came from elsewhere.
+    pub fn of_those(self, sent: Attributes) -> Attributes {
+        sent.only(|name| self.wants(name))
     }
 
     fn wants(self, name: &[u8]) -> bool {
         match name {
-            b"" => false,
-            ACL_ACCESS | ACL_DEFAULT => self.acls,
-            _ if name.starts_with(b"system.") => false,
+            _ if is_acl(name) => self.acls,
             _ if name.starts_with(b"user.") => self.xattrs,
-            // Security and trusted attributes are for the superuser to set.
-            _ => self.xattrs && self.root,
+            // These are for the superuser to set. What other names there are belongs to one file system and fits no other.
+            _ if name.starts_with(b"security.") || name.starts_with(b"trusted.") => self.xattrs && self.root,
+            _ => false,
         }
-    }
-
-    /// Sets the access lists, or all others.
-    fn set_attributes(self, wanted: &Attributes, dest: BorrowedFd<'_>, acls: bool) -> Result<(), Errno> {
-        let has = self.attributes(dest)?;
-        let path = proc_path(dest);
-        let now = |name: &[u8]| matches!(name, ACL_ACCESS | ACL_DEFAULT) == acls;
-        for (name, _) in has.iter().filter(|(name, _)| now(name) && !wanted.iter().any(|(other, _)| other == name)) {
-            match rustix::fs::removexattr(path.as_str(), name.as_slice()) {
-                Ok(()) | Err(Errno::NODATA) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
-        for (name, value) in wanted.iter().filter(|pair| now(&pair.0) && !has.contains(pair)) {
-            rustix::fs::setxattr(path.as_str(), name.as_slice(), value, XattrFlags::empty())?;
-        }
-        Ok(())
     }
 }
 
@@ -217,48 +190,4 @@ pub fn chmod_at(dir: BorrowedFd<'_>, name: &[u8], mode: u32) -> Result<(), Errno
         return Err(Errno::LOOP);
     }
     rustix::fs::chmodat(CWD, proc_path(held.as_fd()), Mode::from_raw_mode(mode), AtFlags::empty())
-}
-
-/// Does the file system keep extended attributes?
-pub fn keeps_xattrs(dir: BorrowedFd<'_>) -> bool {
-    value(dir, b"user.sypy") != Err(Errno::OPNOTSUPP)
-}
-
-/// Does the file system keep access control lists?
-pub fn keeps_acls(dir: BorrowedFd<'_>) -> bool {
-    value(dir, ACL_ACCESS) != Err(Errno::OPNOTSUPP)
-}
-
-/// Does the directory hand an access list down to new files? Then the kernel does not apply the umask.
-pub fn has_default_acl(dir: BorrowedFd<'_>) -> bool {
-    value(dir, ACL_DEFAULT).is_ok()
-}
-
-/// Through `/proc`, since a descriptor opened as a mere path takes no attribute calls.
-fn names(fd: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
-    let path = proc_path(fd);
-    match grow(|buffer| rustix::fs::listxattr(path.as_str(), buffer)) {
-        Err(Errno::OPNOTSUPP) => Ok(Vec::new()),
-        other => other,
-    }
-}
-
-fn value(fd: BorrowedFd<'_>, name: &[u8]) -> Result<Vec<u8>, Errno> {
-    let path = proc_path(fd);
-    grow(|buffer| rustix::fs::getxattr(path.as_str(), name, buffer))
-}
-
-/// Calls with a larger buffer until the answer fits; 64 KiB is the most that Linux gives.
-fn grow(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
-    let mut buffer = vec![0; 512];
-    loop {
-        match call(&mut buffer) {
-            Ok(length) => {
-                buffer.truncate(length);
-                return Ok(buffer);
-            }
-            Err(Errno::RANGE) if buffer.len() < 64 << 10 => buffer.resize(64 << 10, 0),
-            Err(errno) => return Err(errno),
-        }
-    }
 }

@@ -120,6 +120,10 @@ impl Copier {
         Self { ways: Mutex::default(), limiter: bytes_per_second.map(Limiter::new), sparse }
     }
 
+    pub fn is_sparse(&self) -> bool {
+        self.sparse
+    }
+
     /// Copies `source` (as `meta` describes it) to the empty or, up to `from`, already written file `dest`.
     /// Returns the bytes that came; fewer or more than `meta.size` means that the source changed.
     pub fn copy(&self, source: BorrowedFd<'_>, meta: &Meta, dest: &Target<'_>, dest_dev: u64, from: u64, control: &Control) -> Result<u64> {

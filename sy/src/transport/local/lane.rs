@@ -7,11 +7,10 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::LocalEndpoint;
-use super::attributes::Now;
 use super::data::{Failure, Target, first_difference};
 use super::pages::write_out;
 use super::reader::{READ, Reader, changed};
-use super::root::{Follow, Root, stat_at, stat_fd};
+use super::root::{stat_at, stat_fd};
 use super::writer::{Temp, Writer, replaced_file};
 use crate::cli::Options;
 use crate::error::{ErrorKind, Result, SyncError};
@@ -46,7 +45,8 @@ impl<'r> LocalLane<'r> {
         let source = self.from.open(dir, op)?;
         let dest_dir = self.to.dest_dir(dir)?;
         let mut meta = op.source;
-        if op.what == What::CopyIfDifferent && self.same_content(dir, op, source.as_fd(), dest_dir.as_fd())? && !self.shares_metadata(op) {
+        if op.what == What::CopyIfDifferent && self.same_content(dir, op, source.as_fd(), dest_dir.as_fd())? && !self.to.shares_metadata(op)
+        {
             return self.set_metadata(dir, op);
         }
         let mut again = true;
@@ -75,12 +75,6 @@ impl<'r> LocalLane<'r> {
                 }
             }
         }
-    }
-
-    /// Does the destination's file have other names, and metadata that are not the source's? They can't be set for one
-    /// name alone, so the file has to become one of its own.
-    fn shares_metadata(&self, op: &Op) -> bool {
-        op.dest.is_some_and(|old| op.source.nlink == 1 && old.nlink > 1 && self.to.keep.differs(&op.source, &old, self.to.precision))
     }
 
     /// Content, metadata, check. `Some(state)` when the source is not what `meta` says any more.
@@ -119,7 +113,8 @@ impl<'r> LocalLane<'r> {
         if end != meta.size || !now.same_state(meta) {
             return Ok(Some(now));
         }
-        self.to.keep.transfer(source, meta, dest, self.to.fresh(dir, temp, dest_dir)).map_err(write_error)?;
+        let wanted = self.from.attributes_of(dir, op, source, self.to.keep)?;
+        self.to.keep.transfer(wanted.as_ref(), meta, dest, self.to.fresh(dir, temp, dest_dir)).map_err(write_error)?;
         if !self.to.keep.permissions {
             let mode = replaced_file(op).map_or(meta.mode & 0o777 & !self.to.umask, |old| old.mode);
             rustix::fs::fchmod(dest, Mode::from_raw_mode(mode)).map_err(write_error)?;
@@ -177,41 +172,9 @@ impl<'r> LocalLane<'r> {
         Ok(difference.is_none())
     }
 
-    /// Sets what differs in metadata, and says whether anything did.
     fn set_metadata(&self, dir: &Dir<'_>, op: &Op) -> Result<Applied> {
-        let Some(old) = &op.dest else { return Ok(Applied::Same) };
-        let dest_dir = self.to.dest_dir(dir)?;
-        let fail = |errno| SyncError::os(errno, "set the metadata of", self.to.dest_path(dir, op));
-        let attributes = self.to.keep.reads_attributes(op.source.kind) && self.attributes_differ(dir, op)?;
-        if !attributes && !self.to.keep.differs(&op.source, old, self.to.precision) {
-            return Ok(Applied::Same);
-        }
-        self.to.must_be_still(dir, op, old)?;
-        if attributes && op.source.kind != Kind::File {
-            let (source, dest) = (self.open_path(self.from.root, dir, op.source_name())?, self.open_path(self.to.root, dir, &op.name)?);
-            self.to.keep.copy_attributes(source.as_fd(), dest.as_fd()).map_err(fail)?;
-        } else if attributes || op.source.kind == Kind::File && self.to.keep.owner {
-            let source = self.open_path(self.from.root, dir, op.source_name())?;
-            let dest = self.open_dest(dir, op, dest_dir.as_fd())?;
-            self.to.keep.transfer(source.as_fd(), &op.source, dest.as_fd(), Now::of(old)).map_err(fail)?;
-            return Ok(Applied::Metadata);
-        }
-        self.to.set_listed(dir, op, old)?;
-        Ok(Applied::Metadata)
-    }
-
-    fn open_path(&self, root: &Root, dir: &Dir<'_>, name: &[u8]) -> Result<OwnedFd> {
-        let key = dir.key_of(name);
-        let nofollow = if root.follow() == Follow::Never { OFlags::NOFOLLOW } else { OFlags::empty() };
-        root.open(&key, OFlags::PATH | nofollow | OFlags::CLOEXEC).map_err(|errno| SyncError::os(errno, "read", root.path_of(&key)))
-    }
-
-    fn attributes_differ(&self, dir: &Dir<'_>, op: &Op) -> Result<bool> {
-        let (source, dest) = (self.open_path(self.from.root, dir, op.source_name())?, self.open_path(self.to.root, dir, &op.name)?);
-        self.to
-            .keep
-            .attributes_differ(source.as_fd(), dest.as_fd())
-            .map_err(|errno| SyncError::os(errno, "read the attributes of", self.from.path(dir, op)))
+        let wanted = self.from.attributes(dir, op, self.to.keep)?;
+        self.to.set_metadata(dir, op, wanted.as_ref())
     }
 }
 
@@ -225,7 +188,8 @@ impl Lane for LocalLane<'_> {
         let applied = match op.what {
             What::Copy | What::CopyIfDifferent if op.source.kind == Kind::File => self.copy_file(dir, op),
             What::Copy | What::CopyIfDifferent => {
-                self.to.make_other(dir, op, &|flags| self.from.root.open(&dir.key_of(op.source_name()), flags))
+                let wanted = self.from.attributes(dir, op, self.to.keep)?;
+                self.to.make_other(dir, op, wanted.as_ref())
             }
             What::Metadata | What::Attributes => self.set_metadata(dir, op),
             What::Nothing | What::Ask => Ok(Applied::Same),
@@ -236,15 +200,18 @@ impl Lane for LocalLane<'_> {
     fn examine(&self, dir: &Dir<'_>, op: &Op) -> Result<Applied> {
         let differs = || match &op.dest {
             Some(old) if self.to.keep.differs(&op.source, old, self.to.precision) => Ok(true),
-            Some(_) if self.to.keep.reads_attributes(op.source.kind) => self.attributes_differ(dir, op),
-            _ => Ok(false),
+            Some(_) => match self.from.attributes(dir, op, self.to.keep)? {
+                Some(wanted) => self.to.attributes_differ(dir, op, &wanted),
+                None => Ok(false),
+            },
+            None => Ok(false),
         };
         Ok(match op.what {
             What::CopyIfDifferent => {
                 let source = self.from.open(dir, op)?;
                 match self.same_content(dir, op, source.as_fd(), self.to.dest_dir(dir)?.as_fd())? {
                     false => Applied::Updated,
-                    true if self.shares_metadata(op) => Applied::Updated,
+                    true if self.to.shares_metadata(op) => Applied::Updated,
                     true if differs()? => Applied::Metadata,
                     true => Applied::Same,
                 }
@@ -265,11 +232,9 @@ impl Lane for LocalLane<'_> {
         if !self.to.keep.reads_attributes(Kind::Dir) || dir.like.is_none() {
             return Ok(false);
         }
-        let (source, dest) = (self.from.dir(dir)?, self.to.dest_dir(dir)?);
-        self.to
-            .keep
-            .attributes_differ(source.as_fd(), dest.as_fd())
-            .map_err(|errno| SyncError::os(errno, "read the attributes of", self.from.root.path_of(&dir.key)))
+        let has = self.to.keep.attributes(self.to.dest_dir(dir)?.as_fd());
+        let has = has.map_err(|errno| SyncError::os(errno, "read the attributes of", self.to.root.path_of(&dir.key)))?;
+        Ok(self.from.dir_attributes(dir, self.to.keep)? != has)
     }
 
     fn is_linked(&self, op: &Op, leader: &[u8]) -> bool {
@@ -299,7 +264,7 @@ impl Lane for LocalLane<'_> {
     }
 
     fn finish_dir(&self, dir: &Dir<'_>) -> Result<bool> {
-        self.to.finish_dir(dir, &|| self.from.dir(dir))
+        self.to.finish_dir(dir, &mut || self.from.dir_attributes(dir, self.to.keep))
     }
 
     fn remove(&self, dir_key: &[u8], doomed: &[Doomed], report: &mut dyn FnMut(&Doomed, Result<()>)) {

@@ -48,6 +48,12 @@ pub fn leftovers(root: &Root, key: &[u8]) -> Vec<Box<[u8]>> {
     root.open_dir(key).and_then(|dir| names(dir.as_fd())).map_or_else(|_| Vec::new(), |names| names.leftovers)
 }
 
+/// All names in a directory but temporary ones of ours, in no order.
+pub fn plain_names(dir: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
+    let Names { entries, arena, .. } = names(dir)?;
+    Ok(entries.into_iter().map(|(_, start, length)| arena[start as usize..][..length as usize].to_vec()).collect())
+}
+
 /// The names in a directory, with their inode numbers, as places in `arena`.
 struct Names {
     entries: Vec<(u64, u32, u32)>,

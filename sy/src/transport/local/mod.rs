@@ -13,6 +13,7 @@ mod remove;
 mod root;
 mod temp;
 mod writer;
+mod xattrs;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -25,6 +26,7 @@ pub use attributes::{Keep, same_time};
 pub use data::{Limiter, check_room};
 pub use lane::LocalLane;
 pub(super) use list::ABANDONED;
+pub use list::plain_names as names;
 pub use pages::Pages;
 pub(super) use place::Refusal;
 pub use reader::{Reader, changed};
@@ -33,6 +35,7 @@ pub(super) use temp::{Ours, TempNames, ours};
 pub use temp::{fits, is_ours, part_name};
 pub(super) use writer::{RESUMABLE, replaced_file};
 pub use writer::{Temp, Writer};
+pub use xattrs::Attributes;
 
 pub(crate) use super::child_key;
 use root::Root;
@@ -60,8 +63,8 @@ impl LocalEndpoint {
         let fd = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
         let capabilities = Capabilities {
             mtime_precision: list::mtime_precision(fd.as_fd()),
-            xattrs: attributes::keeps_xattrs(fd.as_fd()),
-            acls: attributes::keeps_acls(fd.as_fd()),
+            xattrs: xattrs::keeps_xattrs(fd.as_fd()),
+            acls: xattrs::keeps_acls(fd.as_fd()),
             owner: true,
             hard_links: true,
             devices: true,

@@ -1,6 +1,6 @@
 //! Reads from a local directory tree, wherever the content goes.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -8,10 +8,12 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::LocalEndpoint;
+use super::attributes::Keep;
 use super::root::{Follow, Root, stat_at};
+use super::xattrs::Attributes;
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::Dir;
-use crate::transport::Op;
+use crate::transport::{Kind, Op};
 
 /// A FIFO or device that took a file's place is opened without waiting.
 pub const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
@@ -70,6 +72,33 @@ impl<'r> Reader<'r> {
             }
             other => other,
         }
+    }
+
+    /// The attributes of an entry that `keep` has a use for; `None` if it has for none.
+    pub fn attributes(&self, dir: &Dir<'_>, op: &Op, keep: Keep) -> Result<Option<Attributes>> {
+        if !keep.reads_attributes(op.source.kind) {
+            return Ok(None);
+        }
+        let nofollow = if self.root.follow() == Follow::Never { OFlags::NOFOLLOW } else { OFlags::empty() };
+        self.root
+            .open(&dir.key_of(op.source_name()), OFlags::PATH | nofollow | OFlags::CLOEXEC)
+            .and_then(|entry| keep.attributes(entry.as_fd()))
+            .map(Some)
+            .map_err(|errno| SyncError::os(errno, "read the attributes of", self.path(dir, op)))
+    }
+
+    /// The same for an open file.
+    pub fn attributes_of(&self, dir: &Dir<'_>, op: &Op, file: BorrowedFd<'_>, keep: Keep) -> Result<Option<Attributes>> {
+        if !keep.reads_attributes(Kind::File) {
+            return Ok(None);
+        }
+        keep.attributes(file).map(Some).map_err(|errno| SyncError::os(errno, "read the attributes of", self.path(dir, op)))
+    }
+
+    /// The attributes of a directory.
+    pub fn dir_attributes(&self, dir: &Dir<'_>, keep: Keep) -> Result<Attributes> {
+        let fail = |errno| SyncError::os(errno, "read the attributes of", self.root.path_of(&dir.key));
+        keep.attributes(self.dir(dir)?.as_fd()).map_err(fail)
     }
 
     /// The state of the source now, for another try.

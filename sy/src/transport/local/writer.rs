@@ -10,11 +10,12 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::aside::Aside;
-use super::attributes::{Keep, Now, chmod_at, chown_at, has_default_acl, owned_alike, same_time, set_time_at};
+use super::attributes::{Keep, Now, chmod_at, chown_at, owned_alike, same_time, set_time_at};
 use super::data::Copier;
 use super::place::{Refusal, exchange, is_still, place};
 use super::root::{Root, stat_at, stat_fd};
 use super::temp::{Ours, TempNames, ours, part_name};
+use super::xattrs::{Attributes, has_default_acl};
 use super::{LocalEndpoint, remove};
 use crate::cli::Options;
 use crate::error::{Result, SyncError};
@@ -24,8 +25,8 @@ use crate::transport::{Applied, Doomed, Kind, Meta, Op, Time};
 /// From this size on a transfer that was cut off is kept and gone on with.
 pub const RESUMABLE: u64 = 32 << 20;
 
-/// Opens what an entry is made from, for its attributes.
-pub type Open<'a> = &'a dyn Fn(OFlags) -> Result<OwnedFd, Errno>;
+/// Opens any entry, also a link, for its attributes only.
+const PATH: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// The destination of a run.
 pub struct Writer<'r> {
@@ -36,8 +37,6 @@ pub struct Writer<'r> {
     aside: Option<Aside>,
     pub precision: u64,
     pub verify: bool,
-    /// Holes stay holes.
-    pub sparse: bool,
     resume: bool,
     /// Bits that the kernel takes from the mode of new files; all of them where that is not known.
     pub umask: u32,
@@ -68,7 +67,6 @@ impl<'r> Writer<'r> {
             aside,
             precision,
             verify: options.verify,
-            sparse: options.sparse,
             resume: options.resume,
             umask: umask().unwrap_or(0o777),
             dev: stat_fd(root.fd()).map_or(0, |meta| meta.dev),
@@ -154,11 +152,19 @@ impl<'r> Writer<'r> {
             .map_err(|errno| SyncError::os(errno, "read", self.dest_path(dir, op)))
     }
 
-    /// Gives a finished temporary file its metadata, where the source has none that only the system can copy.
-    pub fn describe(&self, dir: &Dir<'_>, op: &Op, meta: &Meta, temp: &Temp, dest_dir: BorrowedFd<'_>) -> Result<()> {
+    /// Gives a finished temporary file its metadata.
+    pub fn describe(
+        &self,
+        dir: &Dir<'_>,
+        op: &Op,
+        meta: &Meta,
+        wanted: Option<&Attributes>,
+        temp: &Temp,
+        dest_dir: BorrowedFd<'_>,
+    ) -> Result<()> {
         let fail = |errno| SyncError::os(errno, "write", self.dest_path(dir, op));
         let dest = temp.fd.as_fd();
-        self.keep.transfer(dest, meta, dest, self.fresh(dir, temp, dest_dir)).map_err(fail)?;
+        self.keep.transfer(wanted, meta, dest, self.fresh(dir, temp, dest_dir)).map_err(fail)?;
         if !self.keep.permissions || !meta.known.mode {
             let mode = replaced_file(op).map_or(if meta.known.mode { meta.mode & 0o777 } else { 0o666 } & !self.umask, |old| old.mode);
             rustix::fs::fchmod(dest, Mode::from_raw_mode(mode)).map_err(fail)?;
@@ -190,7 +196,7 @@ impl<'r> Writer<'r> {
     }
 
     /// A link, FIFO, socket or device: made under a temporary name, then put in place.
-    pub fn make_other(&self, dir: &Dir<'_>, op: &Op, open_source: Open<'_>) -> Result<Applied> {
+    pub fn make_other(&self, dir: &Dir<'_>, op: &Op, wanted: Option<&Attributes>) -> Result<Applied> {
         let dest_dir = self.dest_dir(dir)?;
         let fail = |errno| SyncError::os(errno, "create", self.dest_path(dir, op));
         let temp = self.temp_names.next();
@@ -213,10 +219,9 @@ impl<'r> Writer<'r> {
             if op.source.kind != Kind::Symlink && self.keep.permissions {
                 chmod_at(dest_dir.as_fd(), &temp, op.source.mode)?;
             }
-            if self.keep.reads_attributes(op.source.kind) {
-                let source = open_source(OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC)?;
-                let made = rustix::fs::openat(&*dest_dir, &*temp, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-                self.keep.copy_attributes(source.as_fd(), made.as_fd())?;
+            if let Some(wanted) = wanted {
+                let made = rustix::fs::openat(&*dest_dir, &*temp, PATH, Mode::empty())?;
+                self.keep.give(wanted, made.as_fd())?;
             }
             if self.keep.times {
                 set_time_at(dest_dir.as_fd(), &temp, op.source.mtime)?;
@@ -274,6 +279,46 @@ impl<'r> Writer<'r> {
         }
     }
 
+    /// Does the destination's file have other names, and metadata that are not the source's? They can't be set for one
+    /// name alone, so the file has to become one of its own.
+    pub fn shares_metadata(&self, op: &Op) -> bool {
+        op.dest.is_some_and(|old| op.source.nlink == 1 && old.nlink > 1 && self.keep.differs(&op.source, &old, self.precision))
+    }
+
+    /// Are the attributes of what stands there others than these?
+    pub fn attributes_differ(&self, dir: &Dir<'_>, op: &Op, wanted: &Attributes) -> Result<bool> {
+        let dest_dir = self.dest_dir(dir)?;
+        rustix::fs::openat(&*dest_dir, &*op.name, PATH, Mode::empty())
+            .and_then(|dest| Ok(self.keep.attributes(dest.as_fd())? != *wanted))
+            .map_err(|errno| SyncError::os(errno, "read the attributes of", self.dest_path(dir, op)))
+    }
+
+    /// Sets what differs in metadata, and says whether anything did.
+    pub fn set_metadata(&self, dir: &Dir<'_>, op: &Op, wanted: Option<&Attributes>) -> Result<Applied> {
+        let Some(old) = &op.dest else { return Ok(Applied::Same) };
+        let dest_dir = self.dest_dir(dir)?;
+        let fail = |errno| SyncError::os(errno, "set the metadata of", self.dest_path(dir, op));
+        let wanted = match wanted {
+            Some(wanted) if self.attributes_differ(dir, op, wanted)? => Some(wanted),
+            _ => None,
+        };
+        if wanted.is_none() && !self.keep.differs(&op.source, old, self.precision) {
+            return Ok(Applied::Same);
+        }
+        self.must_be_still(dir, op, old)?;
+        if op.source.kind == Kind::File && (wanted.is_some() || self.keep.owner) {
+            let dest = self.open_dest(dir, op)?;
+            self.keep.transfer(wanted, &op.source, dest.as_fd(), Now::of(old)).map_err(fail)?;
+            return Ok(Applied::Metadata);
+        }
+        if let Some(wanted) = wanted {
+            let dest = rustix::fs::openat(&*dest_dir, &*op.name, PATH, Mode::empty()).map_err(fail)?;
+            self.keep.give(wanted, dest.as_fd()).map_err(fail)?;
+        }
+        self.set_listed(dir, op, old)?;
+        Ok(Applied::Metadata)
+    }
+
     /// Sets what a listing shows of an entry's metadata.
     pub fn set_listed(&self, dir: &Dir<'_>, op: &Op, old: &Meta) -> Result<()> {
         let dest_dir = self.dest_dir(dir)?;
@@ -324,8 +369,9 @@ impl<'r> Writer<'r> {
         Ok(())
     }
 
-    /// Everything in the directory is done: sets its own metadata. `open_source` is asked only where attributes are kept.
-    pub fn finish_dir(&self, dir: &Dir<'_>, open_source: &dyn Fn() -> Result<Arc<OwnedFd>>) -> Result<bool> {
+    /// Everything in the directory is done: sets its own metadata. `wanted` is asked for the attributes it is to have, where such
+    /// are kept.
+    pub fn finish_dir(&self, dir: &Dir<'_>, wanted: &mut dyn FnMut() -> Result<Attributes>) -> Result<bool> {
         if self.control.should_stop() {
             return Ok(false);
         }
@@ -349,18 +395,16 @@ impl<'r> Writer<'r> {
         let fail = |errno| SyncError::os(errno, "set the metadata of", self.root.path_of(&dir.key));
         let dest = self.dest_dir(dir)?;
         let now = if dir.is_touched() || dir.had.is_none() { Now::default() } else { dir.had.as_ref().map(Now::of).unwrap_or_default() };
-        if attributes {
-            let source = open_source()?;
-            let differ = self.keep.attributes_differ(source.as_fd(), dest.as_fd()).map_err(fail)?;
-            if same && !dir.is_touched() && !differ {
-                return Ok(false);
-            }
-            self.keep.transfer(source.as_fd(), like, dest.as_fd(), now).map_err(fail)?;
-            return Ok(!same || differ);
-        } else {
-            self.keep.transfer(dest.as_fd(), like, dest.as_fd(), now).map_err(fail)?;
+        let wanted = if attributes { Some(wanted()?) } else { None };
+        let differ = match &wanted {
+            Some(wanted) => self.keep.attributes(dest.as_fd()).map_err(fail)? != *wanted,
+            None => false,
+        };
+        if same && !dir.is_touched() && !differ {
+            return Ok(false);
         }
-        Ok(!same)
+        self.keep.transfer(wanted.as_ref(), like, dest.as_fd(), now).map_err(fail)?;
+        Ok(!same || differ)
     }
 
     pub fn remove(&self, dir_key: &[u8], doomed: &[Doomed], report: &mut dyn FnMut(&Doomed, Result<()>)) {

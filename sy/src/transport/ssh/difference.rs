@@ -7,9 +7,15 @@ use super::wire::{Frame, Get, Kind, Put, body, body_len, garbled};
 use crate::delta::{Finding, Found, Kept, Key, Patcher, Patching, Piece, Shape, Signature, Signer, Whole, find, prefix};
 use crate::error::{Result, SyncError};
 use crate::transport::local::read_at;
+use crate::transport::{Kind as FileKind, Meta};
 
 /// From this size of both the old and the new file on, differences are looked for.
-pub const WORTHWHILE: u64 = 64 << 10;
+const WORTHWHILE: u64 = 64 << 10;
+
+/// Is a file better sent as differences? One that is nearly all holes has less to be sent than would be read.
+pub fn is_worthwhile(new: &Meta, old: &Meta) -> bool {
+    old.kind == FileKind::File && old.size >= WORTHWHILE && new.size >= WORTHWHILE && new.allocated >= new.size / 8
+}
 /// Bytes of a message of pieces, about.
 const TOGETHER: usize = 64 << 10;
 /// After so much of the new file a message goes out, however small, so that the other side has work.

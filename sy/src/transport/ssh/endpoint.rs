@@ -134,8 +134,7 @@ impl SshEndpoint {
         here: Option<Here>,
         stop: &Stop,
     ) -> Result<Option<Self>> {
-        let role =
-            Role::Dest { is_dir, one: one.map(<[u8]>::to_vec), capabilities: carried(source), options: Box::new(options.clone()), here };
+        let role = Role::Dest { is_dir, one: one.map(<[u8]>::to_vec), capabilities: source, options: Box::new(options.clone()), here };
         match Self::open(path, config, role, (options.compress, options.daemon_auto), stop) {
             Err(error) if error.kind == ErrorKind::NotFound && options.dry_run => Ok(None),
             other => other.map(Some),
@@ -383,7 +382,7 @@ impl Known {
         } else {
             None
         };
-        let capabilities = carried(get_capabilities(get)?);
+        let capabilities = get_capabilities(get)?;
         let (real, boot) = (get.bytes()?.to_vec(), get.bytes()?.to_vec());
         let meta = get_optional_meta(get, None)?.ok_or_else(|| garbled("a root of which nothing is known"))?;
         let Some(options) = options else {
@@ -513,11 +512,6 @@ impl SshEndpoint {
 /// The name of one entry of the root, if there is one.
 fn get_one(get: &mut Get<'_>) -> Result<Option<Vec<u8>>> {
     if get.bool()? { get.name().map(|name| Some(name.to_vec())) } else { Ok(None) }
-}
-
-/// What the protocol carries of what a side keeps.
-fn carried(kept: Capabilities) -> Capabilities {
-    Capabilities { xattrs: false, acls: false, ..kept }
 }
 
 /// What a location on that host begins with, as the user wrote this one.

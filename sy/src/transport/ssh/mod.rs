@@ -1,12 +1,15 @@
 //! SSH hosts.
 
+mod accounts;
 pub mod agent;
+mod attributes;
 mod config;
 pub mod connect;
 pub mod deploy;
 mod difference;
 mod endpoint;
 mod extents;
+mod finish;
 mod here;
 mod kept;
 mod pass;

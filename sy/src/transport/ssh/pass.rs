@@ -8,18 +8,17 @@ use super::SshEndpoint;
 use super::difference::{How, secret};
 use super::relay::RelayLane;
 use super::session::{Reply, Session};
+use super::wire::attributes::{get_attributes, put_attributes, put_wish};
 use super::wire::message::{get_applied, put_op};
 use super::wire::{Frame, Get, Kind, PIECE, Put, body, garbled};
 use crate::delta::Shape;
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::Dir;
-use crate::transport::local::changed;
+use crate::transport::local::{Attributes, Keep, changed};
 use crate::transport::{Applied, Op, Source};
 
 /// What may come of one file ahead of being passed on.
 const AHEAD: u64 = 4 << 20;
-/// Where the source has holes, so many zeros make one.
-const HOLE: usize = 64 << 10;
 
 /// The same message for the other side.
 fn onward(frame: &[u8]) -> Put {
@@ -29,28 +28,38 @@ fn onward(frame: &[u8]) -> Put {
 }
 
 impl<S: Source> RelayLane<'_, S> {
-    pub(super) fn pass(&self, dir: &Dir<'_>, op: &Op, from: &SshEndpoint) -> Result<Applied> {
+    pub(super) fn pass(&self, dir: &Dir<'_>, op: &Op, attributes: Option<&Attributes>, from: &SshEndpoint) -> Result<Applied> {
         let (how, signature) = self.how(dir, op);
         let room = AHEAD.min(op.source.size.max(PIECE as u64));
         if !self.window.take(room + signature, from.stop()) {
             return Err(SyncError::cancelled());
         }
-        let passed = self.pass_within(dir, op, from, how, room);
+        let passed = self.pass_within(dir, op, attributes, from, (how, room));
         self.window.give_back(room + signature);
         passed
     }
 
-    fn pass_within(&self, dir: &Dir<'_>, op: &Op, from: &SshEndpoint, how: How, room: u64) -> Result<Applied> {
+    fn pass_within(
+        &self,
+        dir: &Dir<'_>,
+        op: &Op,
+        attributes: Option<&Attributes>,
+        from: &SshEndpoint,
+        (how, room): (How, u64),
+    ) -> Result<Applied> {
         let secret = secret()?;
         let (source, dest) = (from.session_for_large()?, self.to.at.session_for_large()?);
         let mut request = body();
         request.bytes(&dir.key);
         put_op(&mut request, op);
+        put_attributes(&mut request, attributes);
         request.u8(how as u8).0.extend_from_slice(&secret);
         let mut put = dest.ask(Kind::Put, request)?;
         let have = if how == How::Rest { Get(&put.next()?.body).u64()?.min(op.source.size) } else { 0 };
         let mut request = body();
-        request.u64(room).bytes(&dir.key).bytes(op.source_name()).u8(how as u8).u64(have).u64(u64::MAX).0.extend_from_slice(&secret);
+        request.u64(room).bytes(&dir.key).bytes(op.source_name());
+        put_wish(&mut request, Keep::to_send(false, false));
+        request.bool(true).u8(how as u8).u64(have).u64(u64::MAX).0.extend_from_slice(&secret);
         let mut fetch = source.ask(Kind::FetchFile, request).map_err(|error| from.at(error))?;
         let (put_id, fetch_id) = (put.id, fetch.id);
         std::thread::scope(|threads| {
@@ -103,9 +112,7 @@ impl<S: Source> Passing<'_, '_, S> {
     /// What the source sends goes to the destination, up to the word that it was all.
     fn hand_on(&self, fetch: &mut Reply, dest: &Session, put: u32) -> Result<()> {
         let (lane, op) = (self.lane, self.op);
-        let holes = lane.sparse && self.how == How::Whole && op.source.allocated < op.source.size;
-        // Of all that comes, and of what is sent, which is less where there are holes.
-        let (mut came, mut sent) = (blake3::Hasher::new(), blake3::Hasher::new());
+        let mut came = blake3::Hasher::new();
         let (mut at, mut untold, mut carried) = (0, 0, 0);
         loop {
             let Frame { kind, body: message, .. } = fetch.next().map_err(|error| self.from.at(error))?;
@@ -135,14 +142,19 @@ impl<S: Source> Passing<'_, '_, S> {
                     }
                     lane.allow(bytes)?;
                     came.update(&message);
-                    if holes {
-                        self.with_holes(&message, dest, put, &mut sent)?;
-                    } else {
-                        dest.tell(Kind::Data, put, onward(&message))?;
-                    }
+                    dest.tell(Kind::Data, put, onward(&message))?;
                     at += bytes;
                     lane.control.bytes.fetch_add(bytes, Relaxed);
                     self.let_come(fetch, &mut untold, bytes)?;
+                }
+                Kind::Hole if self.how != How::Difference => {
+                    let length = Get(&message).u64()?;
+                    if length > op.source.size - at {
+                        return Err(self.changed());
+                    }
+                    dest.tell(Kind::Hole, put, onward(&message))?;
+                    at += length;
+                    lane.control.bytes.fetch_add(length, Relaxed);
                 }
                 Kind::Copy if self.how == How::Difference => {
                     lane.allow(bytes)?;
@@ -158,7 +170,8 @@ impl<S: Source> Passing<'_, '_, S> {
                     if !get.meta(None)?.same_state(&op.source) || !whole {
                         return Err(self.changed());
                     }
-                    let mut end = onward(get.0);
+                    get_attributes(&mut get)?;
+                    let end = onward(get.0);
                     if self.how == How::Difference {
                         lane.tally.files_delta_synced.fetch_add(1, Relaxed);
                         lane.tally.delta_bytes_saved.fetch_add(op.source.size.saturating_sub(carried), Relaxed);
@@ -166,8 +179,6 @@ impl<S: Source> Passing<'_, '_, S> {
                         lane.tally.verification_failures.fetch_add(1, Relaxed);
                         let wrong = SyncError::new(ErrorKind::Verification, "what arrived is not what was sent").retryable();
                         return Err(wrong.at("read", lane.from.path(self.dir, op)));
-                    } else if holes {
-                        end = onward(sent.finalize().as_bytes());
                     }
                     lane.tally.bytes_read.fetch_add(op.source.size, Relaxed);
                     return dest.tell(Kind::End, put, end);
@@ -188,20 +199,6 @@ impl<S: Source> Passing<'_, '_, S> {
             let mut more = body();
             more.u64(std::mem::take(untold));
             fetch.tell(Kind::Credit, more).map_err(|error| self.from.at(error))?;
-        }
-        Ok(())
-    }
-
-    fn with_holes(&self, message: &[u8], dest: &Session, put: u32, sent: &mut blake3::Hasher) -> Result<()> {
-        for piece in message.chunks(HOLE) {
-            if piece.iter().all(|&byte| byte == 0) {
-                let mut hole = body();
-                hole.u64(piece.len() as u64);
-                dest.tell(Kind::Hole, put, hole)?;
-            } else {
-                sent.update(piece);
-                dest.tell(Kind::Data, put, onward(piece))?;
-            }
         }
         Ok(())
     }

@@ -1,15 +1,21 @@
 //! A host to local: small files come together, large ones in pieces.
 
+mod metadata;
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::io::Errno;
 
 use super::SshEndpoint;
-use super::difference::{Basis, How, WORTHWHILE, is_whole, rebuild, secret, sum_part};
+use super::agent::FEW;
+use super::attributes::Seen;
+use super::difference::{Basis, How, is_whole, is_worthwhile, rebuild, secret, sum_part};
+use super::finish::Finishing;
 use super::push::{SMALL, pace};
 use super::session::{Reply, Session};
 use super::window::Window;
+use super::wire::attributes::{get_attributes, put_wish};
 use super::wire::message::put_op;
 use super::wire::{Frame, Get, Kind, PIECE, body, garbled};
 use super::writer::outcome;
@@ -17,8 +23,10 @@ use crate::cli::Options;
 use crate::delta::{Key, Shape};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::{Control, Dir, Tally};
-use crate::transport::local::{Limiter, LocalEndpoint, Temp, Writer, changed, check_room, fits, hash_of, stat_at, stat_fd, write_at};
-use crate::transport::{Applied, Done, Doomed, Endpoint, Held, Kind as FileKind, Lane, Meta, Op, Pace, Time, What};
+use crate::transport::local::{
+    Attributes, Limiter, LocalEndpoint, Temp, Writer, changed, check_room, fits, hash_of, stat_at, stat_fd, write_at,
+};
+use crate::transport::{Applied, Done, Doomed, Endpoint, Held, Kind as FileKind, Lane, Meta, Op, Pace, Settled, Time, What};
 
 /// Bytes of contents that are asked for together.
 const TOGETHER: u64 = 512 << 10;
@@ -31,6 +39,9 @@ pub struct PullLane<'r> {
     from: &'r SshEndpoint,
     to: Writer<'r>,
     window: Window,
+    finishing: Finishing,
+    /// Of a directory that a dry run looks at.
+    seen: Seen,
     limiter: Option<Limiter>,
     control: &'r Control,
     tally: &'r Tally,
@@ -41,6 +52,15 @@ impl std::fmt::Debug for PullLane<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PullLane").field("from", &self.from).finish_non_exhaustive()
     }
+}
+
+/// How an operation is carried out.
+enum Way {
+    Done(Result<Done>),
+    /// A small file, which comes with others.
+    Small,
+    /// Only by metadata.
+    Describe,
 }
 
 /// Small files that are on their way.
@@ -64,6 +84,8 @@ impl<'r> PullLane<'r> {
             from: source,
             to: Writer::new(dest, options, precision, control)?,
             window: Window::default(),
+            finishing: Finishing::default(),
+            seen: Seen::default(),
             limiter: options.bwlimit.map(|rate| Limiter::new(rate.0)),
             control,
             tally,
@@ -87,6 +109,7 @@ impl<'r> PullLane<'r> {
     fn fetch(&self, dir: &Dir<'_>, ops: &[Op], which: Vec<usize>, room: u64) -> Result<Coming, (SyncError, Vec<usize>)> {
         let mut request = body();
         request.bytes(&dir.key);
+        put_wish(&mut request, self.to.keep);
         for &n in &which {
             request.bytes(ops[n].source_name()).u64(ops[n].source.size);
         }
@@ -128,12 +151,17 @@ impl<'r> PullLane<'r> {
     fn one(&self, dir: &Dir<'_>, op: &mut Op, get: &mut Get<'_>) -> Result<Done> {
         outcome(get).map_err(|error| self.from.at(error))?;
         let (now, content) = (get.meta(None)?, get.bytes()?);
+        let wanted = if get.bool()? { self.kept(get_attributes(get)?) } else { None };
         if !now.same_state(&op.source) || content.len() as u64 != op.source.size {
             return Err(changed(self.path(dir, op)));
         }
         self.allow(content.len() as u64)?;
         self.tally.bytes_read.fetch_add(content.len() as u64, Relaxed);
-        let applied = self.to.write_small(dir, op, content)?;
+        let wanted = match wanted {
+            None if self.to.keep.reads_attributes(FileKind::File) => Some(self.many_attributes(dir, op)?),
+            wanted => wanted,
+        };
+        let applied = self.to.write_small(dir, op, content, wanted.as_ref())?;
         self.control.bytes.fetch_add(content.len() as u64, Relaxed);
         Ok(self.made(applied))
     }
@@ -149,17 +177,18 @@ impl<'r> PullLane<'r> {
     fn get(&self, dir: &Dir<'_>, op: &mut Op) -> Result<Done> {
         let dest_dir = self.to.dest_dir(dir)?;
         let temp = self.to.create(dir, op, &op.source, dest_dir.as_fd())?;
-        let filled = self.fill(dir, op, &temp).and_then(|()| {
+        let filled = self.fill(dir, op, &temp).and_then(|wanted| {
             // Nobody but this side has the hash of a file that was put together; read back, it is compared with what was written.
             let hash = if self.to.verify { Some(hash_of(temp.fd.as_fd(), self.control)?) } else { None };
-            self.to.complete(dir, op, &temp, dest_dir.as_fd(), || hash.unwrap_or_else(|| blake3::hash(b"")))
+            self.to.complete(dir, op, wanted.as_ref(), &temp, dest_dir.as_fd(), || hash.unwrap_or_else(|| blake3::hash(b"")))
         });
         Ok(self.made(self.to.settle(dir, op, temp, dest_dir.as_fd(), filled)?))
     }
 
-    fn fill(&self, dir: &Dir<'_>, op: &Op, temp: &Temp) -> Result<()> {
+    /// Returns the attributes it is to have.
+    fn fill(&self, dir: &Dir<'_>, op: &Op, temp: &Temp) -> Result<Option<Attributes>> {
         let write_error = |errno| SyncError::os(errno, "write", self.to.dest_path(dir, op));
-        let old = op.dest.filter(|old| old.kind == FileKind::File && old.size >= WORTHWHILE && op.source.size >= WORTHWHILE);
+        let old = op.dest.filter(|old| is_worthwhile(&op.source, old));
         let basis = match old {
             Some(old) => {
                 let file = self.to.open_dest(dir, op)?;
@@ -170,7 +199,7 @@ impl<'r> PullLane<'r> {
             None => None,
         };
         if op.source.size >= LARGE {
-            check_room(temp.fd.as_fd(), op.source.size.saturating_sub(temp.have)).map_err(write_error)?;
+            check_room(temp.fd.as_fd(), self.to.room_for(op).saturating_sub(temp.have)).map_err(write_error)?;
         }
         let room = AHEAD.min(op.source.size.max(PIECE as u64));
         let taken = room + basis.as_ref().map_or(0, |(_, size)| Shape::of(*size).blocks() * 24);
@@ -182,7 +211,7 @@ impl<'r> PullLane<'r> {
         filled
     }
 
-    fn receive_file(&self, dir: &Dir<'_>, op: &Op, temp: &Temp, basis: Option<(OwnedFd, u64)>, room: u64) -> Result<()> {
+    fn receive_file(&self, dir: &Dir<'_>, op: &Op, temp: &Temp, basis: Option<(OwnedFd, u64)>, room: u64) -> Result<Option<Attributes>> {
         let write_error = |errno| SyncError::os(errno, "write", self.to.dest_path(dir, op));
         let have = if basis.is_some() { 0 } else { temp.have.min(op.source.size) };
         let how = match basis {
@@ -196,7 +225,9 @@ impl<'r> PullLane<'r> {
         let secret = secret()?;
         let key = Key::new(&secret);
         let mut request = body();
-        request.u64(room).bytes(&dir.key).bytes(op.source_name()).u8(how as u8).u64(have).u64(u64::MAX).0.extend_from_slice(&secret);
+        request.u64(room).bytes(&dir.key).bytes(op.source_name());
+        put_wish(&mut request, self.to.keep);
+        request.bool(true).u8(how as u8).u64(have).u64(u64::MAX).0.extend_from_slice(&secret);
         let session = self.from.session_for_large()?;
         let reply = session.ask(Kind::FetchFile, request)?;
         let mut tell = |kind, body| session.tell(kind, reply.id, body);
@@ -222,7 +253,7 @@ impl<'r> PullLane<'r> {
         Ok(())
     }
 
-    fn content(&self, dir: &Dir<'_>, op: &Op, temp: &Temp, how: How, room: u64, mut reply: Reply) -> Result<()> {
+    fn content(&self, dir: &Dir<'_>, op: &Op, temp: &Temp, how: How, room: u64, mut reply: Reply) -> Result<Option<Attributes>> {
         let write_error = |errno| SyncError::os(errno, "write", self.to.dest_path(dir, op));
         let mut hash = blake3::Hasher::new();
         let (mut at, mut taken) = (0, 0);
@@ -255,7 +286,7 @@ impl<'r> PullLane<'r> {
                     if length > op.source.size - at {
                         return Err(changed(self.path(dir, op)));
                     }
-                    self.to.hole(temp.fd.as_fd(), at, length).map_err(write_error)?;
+                    self.to.write_hole(temp.fd.as_fd(), at, length).map_err(write_error)?;
                     at += length;
                     self.control.bytes.fetch_add(length, Relaxed);
                     self.came(&reply, &mut taken, 1, room)?;
@@ -265,7 +296,8 @@ impl<'r> PullLane<'r> {
                     if at != op.source.size || !get.meta(None)?.same_state(&op.source) {
                         return Err(changed(self.path(dir, op)));
                     }
-                    return if get.0 == hash.finalize().as_bytes() { Ok(()) } else { Err(self.wrong(dir, op)) };
+                    let wanted = self.kept(get_attributes(&mut get)?);
+                    return if get.0 == hash.finalize().as_bytes() { Ok(wanted) } else { Err(self.wrong(dir, op)) };
                 }
                 _ => return Err(garbled("another answer than was asked for")),
             }
@@ -283,10 +315,10 @@ impl<'r> PullLane<'r> {
         basis: BorrowedFd<'_>,
         room: u64,
         (session, reply): (&Session, Reply),
-    ) -> Result<()> {
+    ) -> Result<Option<Attributes>> {
         let write_error = |errno| SyncError::os(errno, "write", self.to.dest_path(dir, op));
         let moved = AtomicBool::new(false);
-        let keep = |bytes: &[u8], at| self.to.piece(temp.fd.as_fd(), op, bytes, at).map_err(write_error);
+        let keep = |bytes: &[u8], at| self.to.write_piece(temp.fd.as_fd(), op, bytes, at).map_err(write_error);
         let basis = Basis { file: basis, shape, keep: &keep, moved: &moved };
         let id = reply.id;
         let replies = std::cell::RefCell::new(reply);
@@ -308,13 +340,14 @@ impl<'r> PullLane<'r> {
         if whole.size != op.source.size || !now.same_state(&op.source) {
             return Err(changed(self.path(dir, op)));
         }
+        let wanted = self.kept(get_attributes(&mut get)?);
         if !is_whole(get.0, &whole) {
             return Err(self.wrong(dir, op));
         }
         rustix::fs::ftruncate(&temp.fd, whole.size).map_err(write_error)?;
         self.tally.files_delta_synced.fetch_add(1, Relaxed);
         self.tally.delta_bytes_saved.fetch_add(op.source.size.saturating_sub(sent), Relaxed);
-        Ok(())
+        Ok(wanted)
     }
 
     fn wrong(&self, dir: &Dir<'_>, op: &Op) -> SyncError {
@@ -357,28 +390,20 @@ impl<'r> PullLane<'r> {
         op.dest.is_some_and(|old| self.to.keep.differs(&op.source, &old, self.to.precision))
     }
 
-    fn set_metadata(&self, dir: &Dir<'_>, op: &Op) -> Result<Done> {
-        let Some(old) = op.dest.as_ref().filter(|_| self.differs(op)) else { return Ok(Applied::Same.into()) };
-        self.to.must_be_still(dir, op, old)?;
-        self.to.set_listed(dir, op, old)?;
-        Ok(Applied::Metadata.into())
-    }
-
-    /// One that is not a small file. `None` if it is.
-    fn alone(&self, dir: &Dir<'_>, op: &mut Op) -> Option<Result<Done>> {
+    /// What is to be done about one.
+    fn way(&self, dir: &Dir<'_>, op: &mut Op) -> Way {
         if self.control.should_stop() {
-            return Some(Err(SyncError::cancelled()));
+            return Way::Done(Err(SyncError::cancelled()));
         }
-        Some(match (op.what, op.source.kind) {
+        match (op.what, op.source.kind) {
             (What::Copy, _) if fits(&op.name).is_err() => {
-                fits(&op.name).map_err(|error| error.at("create", self.path(dir, op))).map(|()| Applied::Same.into())
+                Way::Done(fits(&op.name).map_err(|error| error.at("create", self.path(dir, op))).map(|()| Applied::Same.into()))
             }
-            (What::Copy, FileKind::File) if op.source.size <= SMALL => return None,
-            (What::Copy, FileKind::File) => self.get(dir, op),
-            (What::Copy | What::CopyIfDifferent, _) => self.to.make_other(dir, op, &|_| Err(Errno::OPNOTSUPP)).map(Done::from),
-            (What::Metadata | What::Attributes, _) => self.set_metadata(dir, op),
-            (What::Nothing | What::Ask, _) => Ok(Applied::Same.into()),
-        })
+            (What::Copy, FileKind::File) if op.source.size <= SMALL => Way::Small,
+            (What::Copy, FileKind::File) => Way::Done(self.get(dir, op)),
+            (What::Copy | What::CopyIfDifferent | What::Metadata | What::Attributes, _) => Way::Describe,
+            (What::Nothing | What::Ask, _) => Way::Done(Ok(Applied::Same.into())),
+        }
     }
 }
 
@@ -404,16 +429,14 @@ impl Lane for PullLane<'_> {
     fn apply_all(&self, dir: &Dir<'_>, ops: &mut [Op], report: &mut dyn FnMut(&mut Op, Result<Done>)) {
         let compared: Vec<usize> =
             (0..ops.len()).filter(|&n| ops[n].what == What::CopyIfDifferent && ops[n].source.kind == FileKind::File).collect();
+        let mut described = Vec::new();
         for which in compared.chunks(64) {
             let same = self.compare(dir, ops, which);
             for (&n, same) in which.iter().zip(same) {
                 match same {
                     Ok(false) => ops[n].what = What::Copy,
-                    Ok(true) => {
-                        let done = self.set_metadata(dir, &ops[n]);
-                        report(&mut ops[n], done);
-                        ops[n].what = What::Ask;
-                    }
+                    Ok(true) if self.to.shares_metadata(&ops[n]) => ops[n].what = What::Copy,
+                    Ok(true) => described.push(n),
                     Err(error) => {
                         report(&mut ops[n], Err(error));
                         ops[n].what = What::Ask;
@@ -423,17 +446,24 @@ impl Lane for PullLane<'_> {
         }
         let mut coming: std::collections::VecDeque<Coming> = std::collections::VecDeque::new();
         let mut wanted: Vec<usize> = Vec::new();
+        let attributes = self.to.keep.reads_attributes(FileKind::File);
         let mut room = 0;
         for n in 0..ops.len() {
-            if compared.binary_search(&n).is_ok() && ops[n].what == What::Ask {
+            if compared.binary_search(&n).is_ok() && ops[n].what != What::Copy {
                 continue;
             }
-            if let Some(done) = self.alone(dir, &mut ops[n]) {
-                report(&mut ops[n], done);
-                continue;
+            match self.way(dir, &mut ops[n]) {
+                Way::Done(done) => {
+                    report(&mut ops[n], done);
+                    continue;
+                }
+                Way::Describe => {
+                    described.push(n);
+                    continue;
+                }
+                Way::Small => wanted.push(n),
             }
-            wanted.push(n);
-            room += ops[n].source.size + 64;
+            room += ops[n].source.size + 64 + if attributes { FEW as u64 } else { 0 };
             let last = n + 1 == ops.len();
             if room >= TOGETHER || last {
                 self.request(dir, ops, std::mem::take(&mut wanted), std::mem::take(&mut room), &mut coming, report);
@@ -445,14 +475,24 @@ impl Lane for PullLane<'_> {
         while let Some(one) = coming.pop_front() {
             self.receive(dir, ops, one, report);
         }
+        self.describe_all(dir, ops, &described, report);
     }
 
     fn examine(&self, dir: &Dir<'_>, op: &Op) -> Result<Applied> {
+        let differs = || match self.to.keep.reads_attributes(op.source.kind) {
+            _ if self.differs(op) => Ok(true),
+            true if op.dest.is_some() => {
+                let theirs = self.seen.get(self.from, &dir.key, op.source_name(), self.to.keep)?;
+                self.to.attributes_differ(dir, op, &self.to.keep.of_those(theirs.all))
+            }
+            _ => Ok(false),
+        };
         Ok(match op.what {
             What::CopyIfDifferent if op.source.kind == FileKind::File => {
                 match self.compare(dir, std::slice::from_ref(op), &[0]).pop().unwrap_or(Ok(false))? {
                     false => Applied::Updated,
-                    true if self.differs(op) => Applied::Metadata,
+                    true if self.to.shares_metadata(op) => Applied::Updated,
+                    true if differs()? => Applied::Metadata,
                     true => Applied::Same,
                 }
             }
@@ -462,7 +502,7 @@ impl Lane for PullLane<'_> {
                 Applied::Created
             }
             What::Metadata => Applied::Metadata,
-            What::Attributes if self.differs(op) => Applied::Metadata,
+            What::Attributes if differs()? => Applied::Metadata,
             What::Attributes | What::Nothing | What::Ask => Applied::Same,
         })
     }
@@ -487,7 +527,15 @@ impl Lane for PullLane<'_> {
     }
 
     fn finish_dir(&self, dir: &Dir<'_>) -> Result<bool> {
-        self.to.finish_dir(dir, &|| Err(SyncError::unsupported("attributes of directories")))
+        self.finish_later(dir)
+    }
+
+    fn settle(&self, report: &mut dyn FnMut(Settled)) {
+        self.finishing.settle(&|dir, answer| self.finish(dir, answer), report);
+    }
+
+    fn examine_dir(&self, dir: &Dir<'_>) -> Result<bool> {
+        self.dir_attributes_differ(dir)
     }
 
     fn is_linked(&self, op: &Op, leader: &[u8]) -> bool {

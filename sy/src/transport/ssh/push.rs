@@ -4,10 +4,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::SshEndpoint;
-use super::difference::{How, Search, WORTHWHILE, common_part, from_start, put_whole, search, secret};
+use super::attributes::Seen;
+use super::difference::{How, Search, common_part, from_start, is_worthwhile, put_whole, search, secret};
 use super::extents::Extents;
 use super::session::Reply;
 use super::window::Window;
+use super::wire::attributes::{put_attributes, sendable};
 use super::wire::message::{get_applied, put_op};
 use super::wire::{Get, Kind, PIECE, Put, body, body_len, garbled};
 use super::writer::{SshWriter, outcome};
@@ -15,8 +17,8 @@ use crate::cli::Options;
 use crate::delta::{Key, Shape};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::{Control, Dir, Tally};
-use crate::transport::local::{Limiter, LocalEndpoint, Reader, changed, hash_of, read_at, stat_fd};
-use crate::transport::{Applied, Done, Doomed, Held, Kind as FileKind, Lane, Meta, Op, Pace, Time, What};
+use crate::transport::local::{Attributes, Keep, Limiter, LocalEndpoint, Reader, changed, hash_of, read_at, stat_fd};
+use crate::transport::{Applied, Done, Doomed, Held, Kind as FileKind, Lane, Meta, Op, Pace, Settled, Time, What};
 
 /// Files up to this size go together with others.
 pub const SMALL: u64 = 128 << 10;
@@ -28,12 +30,16 @@ pub const WORKERS: u32 = 8;
 pub struct PushLane<'r> {
     from: Reader<'r>,
     to: SshWriter<'r>,
+    /// The attributes that may be wanted at the other side.
+    all: Keep,
     limiter: Option<Limiter>,
     control: &'r Control,
     tally: &'r Tally,
     pace: Pace,
     /// The other side reads back what it wrote.
     verify: bool,
+    /// Of a directory that a dry run looks at.
+    seen: Seen,
     /// What the signatures under way may take of the memory.
     signatures: Window,
 }
@@ -68,11 +74,13 @@ impl<'r> PushLane<'r> {
         Self {
             from: Reader::new(source),
             to: SshWriter::new(dest, options, precision),
+            all: Keep::to_send(options.preserve_xattrs, options.preserve_acls),
             limiter,
             control,
             tally,
             pace: pace(options),
             verify: options.verify,
+            seen: Seen::default(),
             signatures: Window::default(),
         }
     }
@@ -99,7 +107,8 @@ impl<'r> PushLane<'r> {
         if now.kind != FileKind::File {
             return Err(changed(self.from.path(dir, op)));
         }
-        op.source = now;
+        // The owner is the one that it has on the other side.
+        op.source = Meta { uid: op.source.uid, gid: op.source.gid, ..now };
         Ok(file)
     }
 
@@ -117,6 +126,7 @@ impl<'r> PushLane<'r> {
                 content.resize(op.source.size as usize + 1, 0);
                 let n = read_at(file.as_fd(), content, 0).map_err(fail)?;
                 content.truncate(n);
+                let attributes = self.attributes_of(dir, op, &file)?;
                 let now = stat_fd(file.as_fd()).map_err(fail)?;
                 if !now.same_state(&op.source) || n as u64 != now.size {
                     return Err(changed(self.from.path(dir, op)));
@@ -126,21 +136,41 @@ impl<'r> PushLane<'r> {
                 self.control.bytes.fetch_add(n as u64, Relaxed);
                 put_op(request, op);
                 request.option(Some(content));
+                put_attributes(request, attributes.as_ref());
             }
             What::CopyIfDifferent if op.source.kind == FileKind::File => {
                 let file = self.open(dir, op)?;
                 let hash = hash_of(file.as_fd(), self.control).map_err(|error| error.at("read", self.from.path(dir, op)))?;
                 self.tally.bytes_read.fetch_add(op.source.size, Relaxed);
+                let attributes = self.attributes_of(dir, op, &file)?;
                 self.still(&file, dir, op)?;
                 put_op(request, op);
                 request.option(Some(hash.as_bytes()));
+                put_attributes(request, attributes.as_ref());
             }
             _ => {
+                let attributes = self.attributes(dir, op)?;
                 put_op(request, op);
                 request.option(None);
+                put_attributes(request, attributes.as_ref());
             }
         }
         Ok(())
+    }
+
+    /// What the other side may want of an entry's attributes; it decides.
+    fn attributes(&self, dir: &Dir<'_>, op: &Op) -> Result<Option<Attributes>> {
+        let found = self.from.attributes(dir, op, self.all)?;
+        found.map(|found| sendable(found, || self.from.path(dir, op))).transpose()
+    }
+
+    fn attributes_of(&self, dir: &Dir<'_>, op: &Op, file: &OwnedFd) -> Result<Option<Attributes>> {
+        let found = self.from.attributes_of(dir, op, file.as_fd(), self.all)?;
+        found.map(|found| sendable(found, || self.from.path(dir, op))).transpose()
+    }
+
+    fn dir_attributes(&self, dir: &Dir<'_>) -> Result<Attributes> {
+        sendable(self.from.dir_attributes(dir, self.all)?, || self.from.root.path_of(&dir.key))
     }
 
     fn send(&self, batch: Batch, sent: &mut Vec<(Reply, Vec<usize>)>) -> Result<(), (SyncError, Vec<usize>)> {
@@ -156,7 +186,7 @@ impl<'r> PushLane<'r> {
     /// A large file: what the other side does not have of it.
     fn put(&self, dir: &Dir<'_>, op: &mut Op) -> Result<Done> {
         let file = self.open(dir, op)?;
-        let old = op.dest.filter(|old| old.kind == FileKind::File && old.size >= WORTHWHILE && op.source.size >= WORTHWHILE);
+        let old = op.dest.filter(|old| is_worthwhile(&op.source, old));
         let how = match old {
             Some(_) => How::Difference,
             None if self.to.has_part(dir, op) => How::Rest,
@@ -167,6 +197,7 @@ impl<'r> PushLane<'r> {
         let mut request = body();
         request.bytes(&dir.key);
         put_op(&mut request, op);
+        put_attributes(&mut request, self.attributes_of(dir, op, &file)?.as_ref());
         request.u8(how as u8).0.extend_from_slice(&secret);
         let taken = old.map_or(0, |old| Shape::of(old.size).blocks() * 24);
         if !self.signatures.take(taken, self.to.at.stop()) {
@@ -295,7 +326,7 @@ impl<'r> PushLane<'r> {
     fn is_done(&self, op: &Op, now: &Meta) -> bool {
         now.kind == op.source.kind
             && (op.source.kind != FileKind::File || now.size == op.source.size)
-            && !self.to.keep.differs(&op.source, now, self.to.precision)
+            && !self.to.keep.but_owner().differs(&op.source, now, self.to.precision)
             && self.to.keep.times
             && op.dest.is_none_or(|old| old.ino != now.ino)
     }
@@ -336,12 +367,9 @@ impl Lane for PushLane<'_> {
                     report(op, Ok(Applied::Same.into()));
                     continue;
                 }
-                // Neither a comparison nor metadata changes the directory.
-                if op.what == What::Copy || op.what == What::CopyIfDifferent && op.source.kind != FileKind::File {
-                    dir.touch();
-                }
                 if op.what == What::Copy && op.source.kind == FileKind::File && op.source.size > SMALL {
                     let done = self.put(dir, op);
+                    dir.touch();
                     report(op, done);
                     continue;
                 }
@@ -381,6 +409,12 @@ impl Lane for PushLane<'_> {
                             queue.push_back(n);
                         }
                         done => {
+                            if !matches!(done, Ok((Applied::Metadata | Applied::Same, _))) {
+                                dir.touch();
+                            }
+                            if !matches!(done, Ok((Applied::Metadata | Applied::Same, _))) {
+                                dir.touch();
+                            }
                             let done = done.map(|(applied, _)| self.made(&ops[n], applied)).map_err(|error| self.to.at.at(error));
                             report(&mut ops[n], done);
                         }
@@ -394,10 +428,19 @@ impl Lane for PushLane<'_> {
     }
 
     fn examine(&self, dir: &Dir<'_>, op: &Op) -> Result<Applied> {
-        let differs = || op.dest.as_ref().is_some_and(|old| self.to.keep.differs(&op.source, old, self.to.precision));
+        let differs = || match &op.dest {
+            Some(old) if self.to.keep.differs(&op.source, old, self.to.precision) => Ok(true),
+            Some(_) => match self.attributes(dir, op)? {
+                Some(own) => self.seen.get(self.to.at, &dir.key, &op.name, self.all).map(|theirs| theirs.differ(&own, self.to.keep)),
+                None => Ok(false),
+            },
+            None => Ok(false),
+        };
         Ok(match op.what {
             What::CopyIfDifferent if self.same_content(dir, op)? => {
-                if differs() {
+                if self.to.shares_metadata(op) {
+                    Applied::Updated
+                } else if differs()? {
                     Applied::Metadata
                 } else {
                     Applied::Same
@@ -406,7 +449,7 @@ impl Lane for PushLane<'_> {
             What::Copy | What::CopyIfDifferent if op.dest.is_some() => Applied::Updated,
             What::Copy | What::CopyIfDifferent => Applied::Created,
             What::Metadata => Applied::Metadata,
-            What::Attributes if differs() => Applied::Metadata,
+            What::Attributes if differs()? => Applied::Metadata,
             What::Attributes | What::Nothing | What::Ask => Applied::Same,
         })
     }
@@ -426,7 +469,15 @@ impl Lane for PushLane<'_> {
     }
 
     fn finish_dir(&self, dir: &Dir<'_>) -> Result<bool> {
-        self.to.finish_dir(dir)
+        self.to.finish_dir(dir, &|| self.dir_attributes(dir))
+    }
+
+    fn examine_dir(&self, dir: &Dir<'_>) -> Result<bool> {
+        if !self.to.keep.reads_attributes(FileKind::Dir) || dir.like.is_none() {
+            return Ok(false);
+        }
+        let theirs = self.to.at.dir_attributes(self.to.at.ask_dir_attributes(&dir.key, self.all)?.done())?;
+        Ok(theirs.differ(&self.dir_attributes(dir)?, self.to.keep))
     }
 
     fn is_linked(&self, op: &Op, leader: &[u8]) -> bool {
@@ -458,7 +509,7 @@ impl Lane for PushLane<'_> {
         self.to.clean_up(dir, leftovers, wanted);
     }
 
-    fn settle(&self, report: &mut dyn FnMut(SyncError)) {
+    fn settle(&self, report: &mut dyn FnMut(Settled)) {
         self.to.settle(report);
     }
 

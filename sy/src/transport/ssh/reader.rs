@@ -10,13 +10,14 @@ use super::difference::{How, secret};
 use super::push::SMALL;
 use super::session::Reply;
 use super::window::Window;
+use super::wire::attributes::{get_attributes, put_wish};
 use super::wire::message::put_op;
 use super::wire::{Frame, Get, Kind, PIECE, body, garbled};
 use super::writer::outcome;
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::{Dir, Tally};
 use crate::transport::cloud::Content;
-use crate::transport::local::changed;
+use crate::transport::local::{Keep, changed};
 use crate::transport::source::Held;
 use crate::transport::{Endpoint, Kind as FileKind, Meta, Op, Source};
 
@@ -53,6 +54,7 @@ impl<'r> SshReader<'r> {
     fn fetch(&self, dir: &Dir<'_>, ops: &[Op]) -> Result<Reply> {
         let mut request = body();
         request.bytes(&dir.key);
+        put_wish(&mut request, Keep::to_send(false, false));
         for op in ops {
             request.bytes(op.source_name()).u64(op.source.size);
         }
@@ -87,6 +89,8 @@ impl<'r> SshReader<'r> {
     fn one<'g>(&self, dir: &Dir<'_>, op: &Op, get: &mut Get<'g>) -> Result<(Meta, &'g [u8])> {
         outcome(get).map_err(|error| self.at.at(error))?;
         let (now, content) = (get.meta(None)?, get.bytes()?);
+        get.bool()?;
+        get_attributes(get)?;
         if !now.same_state(&op.source) || content.len() as u64 != op.source.size {
             return Err(changed(self.path(dir, op)));
         }
@@ -235,7 +239,9 @@ impl Content for Large<'_> {
         }
         let asked = (|| {
             let mut request = body();
-            request.u64(room).bytes(&self.dir).bytes(&self.name).u8(How::Whole as u8).u64(range.start).u64(range.end);
+            request.u64(room).bytes(&self.dir).bytes(&self.name);
+            put_wish(&mut request, Keep::to_send(false, false));
+            request.bool(false).u8(How::Whole as u8).u64(range.start).u64(range.end);
             request.0.extend_from_slice(&secret()?);
             at.session_for_large()?.ask(Kind::FetchFile, request)
         })();
@@ -311,6 +317,7 @@ impl Stream<'_> {
         if !get.meta(None)?.same_state(&self.file.listed) {
             return Err(changed(self.file.path()));
         }
+        get_attributes(&mut get)?;
         if get.0 != self.hash.finalize().as_bytes() {
             self.file.reader.tally.verification_failures.fetch_add(1, Relaxed);
             let wrong = SyncError::new(ErrorKind::Verification, "what arrived is not what was sent").retryable();

@@ -1,12 +1,16 @@
 //! To a host from anywhere but here: contents pass through this machine, as much of them as fits a window.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::SshEndpoint;
-use super::difference::{How, Search, WORTHWHILE, common_part, put_whole, search, secret};
+use super::attributes::Seen;
+use super::difference::{How, Search, common_part, is_worthwhile, put_whole, search, secret};
+use super::finish::Finishing;
 use super::push::SMALL;
 use super::session::Reply;
 use super::window::Window;
+use super::wire::attributes::put_attributes;
 use super::wire::message::{get_applied, put_op};
 use super::wire::{Get, Kind, PIECE, Put, body, body_len, garbled};
 use super::writer::{SshWriter, outcome};
@@ -15,21 +19,27 @@ use crate::delta::{Key, Shape};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::{Control, Dir, Tally};
 use crate::transport::cloud::{Content, read_error};
-use crate::transport::local::{Limiter, changed, fits};
+use crate::transport::local::{Attributes, Keep, Limiter, changed, fits};
 use crate::transport::source::become_link;
-use crate::transport::{Applied, Done, Doomed, Held, Kind as FileKind, Lane, Meta, Op, Pace, Source, Time, What};
+use crate::transport::{Applied, Done, Doomed, Held, Kind as FileKind, Lane, Meta, Op, Pace, Settled, Source, Time, What};
 
 /// Bytes of a message of several operations.
 const TOGETHER: usize = 256 << 10;
+/// Bytes of attributes that are asked for ahead of being sent.
+const GATHERED: usize = 4 << 20;
 
 pub struct RelayLane<'r, S> {
     pub(super) from: S,
     pub(super) to: SshWriter<'r>,
     limiter: Option<Limiter>,
-    pub(super) sparse: bool,
     pub(super) control: &'r Control,
     pub(super) tally: &'r Tally,
     pace: Pace,
+    /// The attributes that may be wanted at the other side.
+    all: Keep,
+    finishing: Finishing,
+    /// Of directories that a dry run looks at, on both sides.
+    seen: (Seen, Seen),
     /// What the contents and signatures under way may take of the memory.
     pub(super) window: Window,
 }
@@ -53,6 +63,9 @@ struct Batch {
     ops: Vec<usize>,
 }
 
+/// Attributes by the places of what has them.
+type Gathered = HashMap<usize, Result<Attributes>>;
+
 type Sent = Vec<(Result<Reply>, Vec<usize>)>;
 
 impl<'r, S: Source> RelayLane<'r, S> {
@@ -70,10 +83,12 @@ impl<'r, S: Source> RelayLane<'r, S> {
             from,
             to: SshWriter::new(dest, options, precision),
             limiter: options.bwlimit.map(|rate| Limiter::new(rate.0)),
-            sparse: options.sparse,
             control,
             tally,
             pace,
+            all: Keep::to_send(options.preserve_xattrs, options.preserve_acls),
+            finishing: Finishing::default(),
+            seen: Default::default(),
             window: Window::default(),
         }
     }
@@ -93,10 +108,62 @@ impl<'r, S: Source> RelayLane<'r, S> {
         if self.control.should_stop() { Err(SyncError::cancelled()) } else { Ok(()) }
     }
 
+    /// What the source says of the attributes of operations, as far as memory is worth it.
+    fn gather(&self, dir: &Dir<'_>, ops: &[Op], which: &[usize]) -> Gathered {
+        let mut gathered = Gathered::new();
+        let asked: Vec<usize> = which.iter().copied().filter(|&n| self.has_attributes(&ops[n])).collect();
+        if let (Some(from), false) = (self.from.agent(), asked.is_empty()) {
+            let names: Vec<&[u8]> = asked.iter().map(|&n| ops[n].source_name()).collect();
+            let mut left = GATHERED;
+            from.attributes(&dir.key, &names, self.all, &mut |at, found| {
+                let size = found.as_ref().map_or(0, Attributes::size);
+                if left >= size {
+                    left -= size;
+                    gathered.insert(asked[at], found);
+                }
+            });
+        }
+        gathered
+    }
+
+    /// Those of one operation.
+    fn attributes(&self, dir: &Dir<'_>, n: usize, op: &Op, gathered: &mut Gathered) -> Result<Option<Attributes>> {
+        match (gathered.remove(&n), self.from.agent()) {
+            (Some(found), _) => found.map(Some),
+            (None, Some(from)) if self.has_attributes(op) => {
+                let mut one = Err(garbled("no attributes"));
+                from.attributes(&dir.key, &[op.source_name()], self.all, &mut |_, found| one = found);
+                one.map(Some)
+            }
+            (None, _) => Ok(None),
+        }
+    }
+
+    fn has_attributes(&self, op: &Op) -> bool {
+        self.all.reads_attributes(op.source.kind) && !matches!(op.what, What::Nothing | What::Ask)
+    }
+
+    /// Sets the metadata of a directory, once the source said what attributes it has.
+    fn finish(&self, dir: &Dir<'_>, from: &SshEndpoint, answer: Result<Vec<u8>>) -> Result<bool> {
+        let theirs = from.dir_attributes(answer)?;
+        self.to.finish_dir(dir, &|| Ok(theirs.all.clone()))
+    }
+
     /// Adds an operation with its content or hash; sends what has become large enough.
-    fn add(&self, dir: &Dir<'_>, n: usize, op: &Op, with: Option<&[u8]>, batch: &mut Batch, sent: &mut Sent) {
+    #[expect(clippy::too_many_arguments, reason = "one operation on its way")]
+    fn add(
+        &self,
+        dir: &Dir<'_>,
+        n: usize,
+        op: &Op,
+        with: Option<&[u8]>,
+        attributes: Option<&Attributes>,
+        batch: &mut Batch,
+        sent: &mut Sent,
+    ) {
         put_op(&mut batch.request, op);
         batch.request.option(with);
+        put_attributes(&mut batch.request, attributes);
         batch.ops.push(n);
         if body_len(&batch.request) >= TOGETHER {
             self.send(std::mem::replace(batch, Self::batch(dir)), sent);
@@ -110,11 +177,13 @@ impl<'r, S: Source> RelayLane<'r, S> {
     }
 
     /// Reads small files, and adds them.
+    #[expect(clippy::too_many_arguments, reason = "operations on their way")]
     fn add_small(
         &self,
         dir: &Dir<'_>,
         ops: &mut [Op],
         which: &[usize],
+        gathered: &mut Gathered,
         batch: &mut Batch,
         sent: &mut Sent,
         report: &mut dyn FnMut(&mut Op, Result<Done>),
@@ -125,17 +194,21 @@ impl<'r, S: Source> RelayLane<'r, S> {
             let added = read.and_then(|(now, bytes)| {
                 if now.kind == FileKind::Symlink {
                     become_link(op, now, bytes).map_err(|error| error.at("create", self.from.path(dir, op)))?;
-                    self.add(dir, which[n], op, None, batch, sent);
+                    self.add(dir, which[n], op, None, None, batch, sent);
                     return Ok(());
                 }
                 if bytes.len() as u64 != now.size || now.size > SMALL * 2 {
                     return Err(changed(self.from.path(dir, op)));
                 }
-                // What is there now is as good as what was listed.
-                op.source = now;
+                let attributes = self.attributes(dir, which[n], op, gathered)?;
+                // What is there now is as good as what was listed. An agent's owner is the one that it has at the destination.
+                op.source = match self.from.agent() {
+                    Some(_) => Meta { uid: op.source.uid, gid: op.source.gid, ..now },
+                    None => now,
+                };
                 self.allow(now.size)?;
                 self.control.bytes.fetch_add(now.size, Relaxed);
-                self.add(dir, which[n], op, Some(bytes), batch, sent);
+                self.add(dir, which[n], op, Some(bytes), attributes.as_ref(), batch, sent);
                 Ok(())
             });
             if let Err(error) = added {
@@ -145,9 +218,9 @@ impl<'r, S: Source> RelayLane<'r, S> {
     }
 
     /// A large file: what the other side does not have of it.
-    fn put(&self, dir: &Dir<'_>, op: &mut Op) -> Result<Done> {
+    fn put(&self, dir: &Dir<'_>, op: &mut Op, attributes: Option<&Attributes>) -> Result<Done> {
         let put = match self.from.agent() {
-            Some(from) => self.pass(dir, op, from),
+            Some(from) => self.pass(dir, op, attributes, from),
             None => self.put_content(dir, op),
         };
         if put.as_ref().is_err_and(|error| error.retryable) {
@@ -158,7 +231,7 @@ impl<'r, S: Source> RelayLane<'r, S> {
 
     /// How a large file goes best.
     pub(super) fn how(&self, dir: &Dir<'_>, op: &Op) -> (How, u64) {
-        match op.dest.filter(|old| old.kind == FileKind::File && old.size >= WORTHWHILE && op.source.size >= WORTHWHILE) {
+        match op.dest.filter(|old| is_worthwhile(&op.source, old)) {
             Some(old) => (How::Difference, Shape::of(old.size).blocks() * 24),
             None if self.to.has_part(dir, op) => (How::Rest, 0),
             None => (How::Whole, 0),
@@ -189,6 +262,7 @@ impl<'r, S: Source> RelayLane<'r, S> {
         let mut request = body();
         request.bytes(&dir.key);
         put_op(&mut request, op);
+        put_attributes(&mut request, None);
         request.u8(how as u8).0.extend_from_slice(&secret);
         let mut reply = self.to.at.session_for_large()?.ask(Kind::Put, request)?;
         let end = match how {
@@ -274,6 +348,7 @@ impl<'r, S: Source> RelayLane<'r, S> {
         let mut batch = Self::batch(dir);
         put_op(&mut batch.request, op);
         batch.request.option(None);
+        put_attributes(&mut batch.request, None);
         let answer = self.to.at.ask(Kind::Ops, batch.request)?;
         let mut get = Get(&answer);
         outcome(&mut get)?;
@@ -299,14 +374,14 @@ impl<'r, S: Source> RelayLane<'r, S> {
     fn is_done(&self, op: &Op, now: &Meta) -> bool {
         now.kind == op.source.kind
             && (op.source.kind != FileKind::File || now.size == op.source.size)
-            && !self.to.keep.differs(&op.source, now, self.to.precision)
+            && !self.to.keep.but_owner().differs(&op.source, now, self.to.precision)
             && self.to.keep.times
             && op.source.known.mtime
             && op.dest.is_none_or(|old| old.ino != now.ino)
     }
 
     /// Waits for answers; what has to go after all is put into `queue`.
-    fn conclude(&self, ops: &mut [Op], sent: Sent, queue: &mut Vec<usize>, report: &mut dyn FnMut(&mut Op, Result<Done>)) {
+    fn conclude(&self, dir: &Dir<'_>, ops: &mut [Op], sent: Sent, queue: &mut Vec<usize>, report: &mut dyn FnMut(&mut Op, Result<Done>)) {
         for (reply, which) in sent {
             let answer = reply.and_then(|mut reply| reply.done());
             let mut get = Get(answer.as_deref().unwrap_or_default());
@@ -321,7 +396,12 @@ impl<'r, S: Source> RelayLane<'r, S> {
                         ops[n].what = What::Copy;
                         queue.push(n);
                     }
-                    done => report(&mut ops[n], done.map(|(applied, _)| applied.into()).map_err(|error| self.to.at.at(error))),
+                    done => {
+                        if !matches!(done, Ok((Applied::Metadata | Applied::Same, _))) {
+                            dir.touch();
+                        }
+                        report(&mut ops[n], done.map(|(applied, _)| applied.into()).map_err(|error| self.to.at.at(error)));
+                    }
                 }
             }
         }
@@ -356,7 +436,9 @@ impl<S: Source> Lane for RelayLane<'_, S> {
         while !queue.is_empty() {
             let (mut batch, mut sent) = (Self::batch(dir), Sent::new());
             let (mut small, mut large, mut compared) = (Vec::new(), Vec::new(), Vec::new());
-            for n in std::mem::take(&mut queue) {
+            let queued = std::mem::take(&mut queue);
+            let mut gathered = self.gather(dir, ops, &queued);
+            for n in queued {
                 let op = &mut ops[n];
                 match (op.what, op.source.kind) {
                     _ if self.control.should_stop() => report(op, Err(SyncError::cancelled())),
@@ -368,39 +450,59 @@ impl<S: Source> Lane for RelayLane<'_, S> {
                     (What::Copy, FileKind::File) if op.source.size > SMALL => large.push(n),
                     (What::Copy, FileKind::File) => small.push(n),
                     (What::CopyIfDifferent, FileKind::File) => compared.push(n),
-                    _ => self.add(dir, n, op, None, &mut batch, &mut sent),
+                    _ => match self.attributes(dir, n, op, &mut gathered) {
+                        Ok(attributes) => self.add(dir, n, op, None, attributes.as_ref(), &mut batch, &mut sent),
+                        Err(error) => report(op, Err(error)),
+                    },
                 }
             }
-            dir.touch();
             if !small.is_empty() {
-                self.add_small(dir, ops, &small, &mut batch, &mut sent, report);
+                self.add_small(dir, ops, &small, &mut gathered, &mut batch, &mut sent, report);
             }
             if !compared.is_empty() {
                 let wanted: Vec<Op> = compared.iter().map(|&n| ops[n].clone()).collect();
                 for (n, hash) in compared.into_iter().zip(self.from.hashes(dir, &wanted)) {
-                    match hash {
-                        Ok(hash) => self.add(dir, n, &ops[n], Some(&hash), &mut batch, &mut sent),
+                    match hash.and_then(|hash| Ok((hash, self.attributes(dir, n, &ops[n], &mut gathered)?))) {
+                        Ok((hash, attributes)) => self.add(dir, n, &ops[n], Some(&hash), attributes.as_ref(), &mut batch, &mut sent),
                         Err(error) => report(&mut ops[n], Err(error)),
                     }
                 }
             }
             self.send(batch, &mut sent);
             for n in large {
-                let done = if self.control.should_stop() { Err(SyncError::cancelled()) } else { self.put(dir, &mut ops[n]) };
+                let done = match self.attributes(dir, n, &ops[n], &mut gathered) {
+                    _ if self.control.should_stop() => Err(SyncError::cancelled()),
+                    Ok(attributes) => self.put(dir, &mut ops[n], attributes.as_ref()),
+                    Err(error) => Err(error),
+                };
+                dir.touch();
                 report(&mut ops[n], done);
             }
-            self.conclude(ops, sent, &mut queue, report);
+            self.conclude(dir, ops, sent, &mut queue, report);
         }
     }
 
     fn examine(&self, dir: &Dir<'_>, op: &Op) -> Result<Applied> {
-        let differs = || op.dest.as_ref().is_some_and(|old| self.to.keep.differs(&op.source, old, self.to.precision));
+        let differs = || -> Result<bool> {
+            match &op.dest {
+                Some(old) if self.to.keep.differs(&op.source, old, self.to.precision) => Ok(true),
+                Some(_) if self.has_attributes(op) => {
+                    let Some(from) = self.from.agent() else { return Ok(false) };
+                    let own = self.seen.0.get(from, &dir.key, op.source_name(), self.all)?;
+                    let theirs = self.seen.1.get(self.to.at, &dir.key, &op.name, self.all)?;
+                    Ok(theirs.differ(&own.all, self.to.keep))
+                }
+                _ => Ok(false),
+            }
+        };
         if matches!(op.what, What::Copy | What::CopyIfDifferent) {
             fits(&op.name).map_err(|error| error.at("create", self.from.path(dir, op)))?;
         }
         Ok(match op.what {
             What::CopyIfDifferent if self.same_content(dir, op)? => {
-                if differs() {
+                if self.to.shares_metadata(op) {
+                    Applied::Updated
+                } else if differs()? {
                     Applied::Metadata
                 } else {
                     Applied::Same
@@ -409,7 +511,7 @@ impl<S: Source> Lane for RelayLane<'_, S> {
             What::Copy | What::CopyIfDifferent if op.dest.is_some() => Applied::Updated,
             What::Copy | What::CopyIfDifferent => Applied::Created,
             What::Metadata => Applied::Metadata,
-            What::Attributes if differs() => Applied::Metadata,
+            What::Attributes if differs()? => Applied::Metadata,
             What::Attributes | What::Nothing | What::Ask => Applied::Same,
         })
     }
@@ -434,7 +536,25 @@ impl<S: Source> Lane for RelayLane<'_, S> {
     }
 
     fn finish_dir(&self, dir: &Dir<'_>) -> Result<bool> {
-        self.to.finish_dir(dir)
+        let nothing = || Err(garbled("no attributes"));
+        let Some(from) = self.from.agent().filter(|_| self.all.reads_attributes(FileKind::Dir) && dir.like.is_some()) else {
+            return self.to.finish_dir(dir, &nothing);
+        };
+        if self.control.should_stop() {
+            return Ok(false);
+        }
+        let reply = from.ask_dir_attributes(&dir.key, self.all)?;
+        self.finishing.add(dir, reply, &|dir, answer| self.finish(dir, from, answer));
+        Ok(false)
+    }
+
+    fn examine_dir(&self, dir: &Dir<'_>) -> Result<bool> {
+        let Some(from) = self.from.agent().filter(|_| self.all.reads_attributes(FileKind::Dir) && dir.like.is_some()) else {
+            return Ok(false);
+        };
+        let own = from.dir_attributes(from.ask_dir_attributes(&dir.key, self.all)?.done())?;
+        let theirs = self.to.at.dir_attributes(self.to.at.ask_dir_attributes(&dir.key, self.all)?.done())?;
+        Ok(theirs.differ(&own.all, self.to.keep))
     }
 
     fn is_linked(&self, op: &Op, leader: &[u8]) -> bool {
@@ -467,7 +587,10 @@ impl<S: Source> Lane for RelayLane<'_, S> {
         self.to.clean_up(dir, leftovers, wanted);
     }
 
-    fn settle(&self, report: &mut dyn FnMut(SyncError)) {
+    fn settle(&self, report: &mut dyn FnMut(Settled)) {
+        if let Some(from) = self.from.agent() {
+            self.finishing.settle(&|dir, answer| self.finish(dir, from, answer), report);
+        }
         self.to.settle(report);
     }
 

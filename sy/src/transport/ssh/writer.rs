@@ -5,13 +5,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::SshEndpoint;
 use super::session::Reply;
+use super::wire::attributes::put_attributes;
 use super::wire::message::{get_applied, put_doomed, put_op, put_optional_meta};
-use super::wire::{Get, Kind, Put, body, body_len, frame::MOST, garbled};
+use super::wire::{Get, Kind as Message, Put, body, body_len, frame::MOST, garbled};
 use crate::cli::Options;
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::Dir;
-use crate::transport::local::{Keep, part_name};
-use crate::transport::{Applied, Doomed, Endpoint, Found, Meta, Op, Time, split_key};
+use crate::transport::local::{Attributes, Keep, part_name};
+use crate::transport::{Applied, Doomed, Endpoint, Found, Kind, Meta, Op, Settled, Time, split_key};
 
 /// So many answers that nobody waits for may be outstanding.
 const LATER: usize = 4096;
@@ -22,9 +23,9 @@ pub struct SshWriter<'r> {
     pub keep: Keep,
     pub precision: u64,
     resume: bool,
-    later: Mutex<VecDeque<Reply>>,
-    /// What went wrong with what nobody waited for.
-    failed: Mutex<Vec<SyncError>>,
+    later: Mutex<VecDeque<Later>>,
+    /// What came of it, as far as it matters.
+    settled: Mutex<Vec<Settled>>,
 }
 
 impl std::fmt::Debug for SshWriter<'_> {
@@ -33,57 +34,60 @@ impl std::fmt::Debug for SshWriter<'_> {
     }
 }
 
+/// An answer that nobody waits for. The directory that it is about, if it says whether that differed.
+struct Later {
+    reply: Reply,
+    dir: Option<Box<[u8]>>,
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<'r> SshWriter<'r> {
     pub fn new(dest: &'r SshEndpoint, options: &Options, precision: u64) -> Self {
-        Self { at: dest, keep: Keep::new(options), precision, resume: options.resume, later: Mutex::default(), failed: Mutex::default() }
+        Self { at: dest, keep: Keep::new(options), precision, resume: options.resume, later: Mutex::default(), settled: Mutex::default() }
     }
 
     /// Sends a request whose answer `settle` will look at.
-    fn later(&self, kind: Kind, body: Put) -> Result<()> {
+    fn later(&self, kind: Message, body: Put, dir: Option<Box<[u8]>>) -> Result<()> {
         let reply = self.at.session()?.ask(kind, body)?;
         let mut later = lock(&self.later);
-        later.push_back(reply);
+        later.push_back(Later { reply, dir });
         while let Some(first) = later.front_mut() {
-            match first.try_next() {
+            let answer = match first.reply.try_next() {
                 Ok(None) if later.len() <= LATER => break,
-                Ok(None) => {
-                    // Far ahead of the other side: wait for the oldest.
-                    let Some(mut first) = later.pop_front() else { break };
-                    drop(later);
-                    if let Err(error) = first.done() {
-                        self.note(error);
-                    }
-                    later = lock(&self.later);
-                }
-                Ok(Some(_)) => drop(later.pop_front()),
-                Err(error) => {
-                    drop(later.pop_front());
-                    self.note(error);
-                }
-            }
+                // Far ahead of the other side: wait for the oldest.
+                Ok(None) => None,
+                Ok(Some(frame)) => Some(Ok(frame.body)),
+                Err(error) => Some(Err(error)),
+            };
+            let Some(mut first) = later.pop_front() else { break };
+            drop(later);
+            let answer = answer.unwrap_or_else(|| first.reply.done());
+            self.note(first, answer);
+            later = lock(&self.later);
         }
         Ok(())
     }
 
-    fn note(&self, error: SyncError) {
-        lock(&self.failed).push(self.at.at(error));
+    fn note(&self, one: Later, answer: Result<Vec<u8>>) {
+        let differed = answer.and_then(|answer| if one.dir.is_some() { Get(&answer).bool() } else { Ok(false) });
+        match (differed, one.dir) {
+            (Err(error), _) => lock(&self.settled).push(Settled::Failed(self.at.at(error))),
+            (Ok(true), Some(dir)) => lock(&self.settled).push(Settled::Directory(dir.into())),
+            (Ok(_), _) => {}
+        }
     }
 
     /// Waits for all that nobody waited for.
-    pub fn settle(&self, report: &mut dyn FnMut(SyncError)) {
+    pub fn settle(&self, report: &mut dyn FnMut(Settled)) {
         loop {
-            let Some(mut reply) = lock(&self.later).pop_front() else { break };
-            if let Err(error) = reply.done() {
-                self.note(error);
-            }
+            let Some(mut one) = lock(&self.later).pop_front() else { break };
+            let answer = one.reply.done();
+            self.note(one, answer);
         }
-        for error in std::mem::take(&mut *lock(&self.failed)) {
-            report(error);
-        }
+        std::mem::take(&mut *lock(&self.settled)).into_iter().for_each(report);
     }
 
     pub fn make_dir(&self, parent: &Dir<'_>, name: &[u8], source: &Meta, replaced: Option<&Meta>) -> Result<()> {
@@ -91,16 +95,18 @@ impl<'r> SshWriter<'r> {
         request.bytes(&parent.key).bytes(name).meta(source, None);
         put_optional_meta(&mut request, replaced, Some(source));
         parent.touch();
-        self.later(Kind::MakeDir, request)
+        self.later(Message::MakeDir, request, None)
     }
 
-    pub fn finish_dir(&self, dir: &Dir<'_>) -> Result<bool> {
+    /// `wanted` is asked for the attributes it is to have, where such are kept.
+    pub fn finish_dir(&self, dir: &Dir<'_>, wanted: &dyn Fn() -> Result<Attributes>) -> Result<bool> {
+        let attributes = dir.like.is_some() && self.keep.reads_attributes(Kind::Dir);
         let same = match (&dir.like, &dir.had) {
             (Some(like), Some(had)) => !self.keep.differs(like, had, self.precision),
             (None, _) => true,
             (Some(_), None) => false,
         };
-        if same && !dir.is_touched() || self.at.stop().is_set() {
+        if same && !dir.is_touched() && !attributes || self.at.stop().is_set() {
             return Ok(false);
         }
         let mut request = body();
@@ -108,14 +114,16 @@ impl<'r> SshWriter<'r> {
         put_optional_meta(&mut request, dir.like.as_ref(), None);
         put_optional_meta(&mut request, dir.had.as_ref(), dir.like.as_ref());
         request.bool(dir.is_touched());
-        self.later(Kind::FinishDir, request)?;
+        put_attributes(&mut request, if attributes { Some(wanted()?) } else { None }.as_ref());
+        let told = (attributes && same && dir.had.is_some()).then(|| dir.key.clone());
+        self.later(Message::FinishDir, request, told)?;
         Ok(!same)
     }
 
     pub fn touch_dir(&self, key: &[u8], mtime: Time) -> Result<()> {
         let mut request = body();
         request.bytes(key).time(mtime);
-        self.later(Kind::TouchDir, request)
+        self.later(Message::TouchDir, request, None)
     }
 
     pub fn clean_up(&self, dir: &Dir<'_>, leftovers: &[Box<[u8]>], wanted: &[Op]) {
@@ -128,7 +136,7 @@ impl<'r> SshWriter<'r> {
             put_op(&mut request, op);
         }
         if body_len(&request) <= MOST {
-            let _ = self.later(Kind::CleanUp, request);
+            let _ = self.later(Message::CleanUp, request, None);
         }
     }
 
@@ -144,7 +152,7 @@ impl<'r> SshWriter<'r> {
             }
             let (now, later) = rest.split_at(count);
             rest = later;
-            match self.at.ask(Kind::Remove, request) {
+            match self.at.ask(Message::Remove, request) {
                 Ok(answer) => {
                     let mut get = Get(&answer);
                     for one in now {
@@ -154,6 +162,11 @@ impl<'r> SshWriter<'r> {
                 Err(error) => now.iter().for_each(|one| report(one, Err(error.clone()))),
             }
         }
+    }
+
+    /// Has the destination's file other names, which its metadata, to be changed, are not for?
+    pub fn shares_metadata(&self, op: &Op) -> bool {
+        op.dest.is_some_and(|old| op.source.nlink == 1 && old.nlink > 1 && self.keep.differs(&op.source, &old, self.precision))
     }
 
     /// Is what the destination has for `op` already another name of the file at `leader`?
@@ -166,14 +179,14 @@ impl<'r> SshWriter<'r> {
         let mut request = body();
         request.bytes(&dir.key).bytes(leader);
         put_op(&mut request, op);
-        let answer = self.at.ask(Kind::HardLink, request)?;
+        let answer = self.at.ask(Message::HardLink, request)?;
         dir.touch();
         let mut get = Get(&answer);
         if get.bool()? { get_applied(&mut get).map(Some) } else { Ok(None) }
     }
 
     pub fn sync_all(&self) -> Result<()> {
-        self.at.ask(Kind::SyncAll, body()).map(drop)
+        self.at.ask(Message::SyncAll, body()).map(drop)
     }
 
     /// Did an earlier try leave a part of that file?

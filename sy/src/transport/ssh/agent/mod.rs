@@ -9,6 +9,9 @@ mod root;
 mod walk;
 mod write;
 
+pub use read::FEW;
+pub use write::SILENT;
+
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;

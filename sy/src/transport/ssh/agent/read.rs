@@ -11,14 +11,18 @@ use super::{Out, answer, fail};
 use crate::delta::Key;
 use crate::error::{Result, SyncError};
 use crate::sync::{Control, Dir, Finisher, Reason};
-use crate::transport::local::{LocalEndpoint, Reader, changed, hash_of, read_at, stat_fd};
+use crate::transport::local::{Attributes, Keep, LocalEndpoint, Reader, changed, hash_of, names, read_at, stat_fd};
+use crate::transport::ssh::accounts;
 use crate::transport::ssh::difference::{How, Search, common_part, from_start, put_whole, search};
 use crate::transport::ssh::extents::Extents;
+use crate::transport::ssh::wire::attributes::{get_wish, put_attributes, sendable};
 use crate::transport::ssh::wire::{Frame, Get, Kind, PIECE, Put, body, body_len, garbled};
 use crate::transport::{Kind as FileKind, Known, Meta, Op, Time, What};
 
 /// Small files go together in messages of about this size.
 const TOGETHER: usize = 256 << 10;
+/// Bytes of attributes that come along with a small file, at most.
+pub const FEW: usize = 4 << 10;
 
 pub struct Sources<'s> {
     reader: Reader<'s>,
@@ -32,6 +36,7 @@ pub struct Sources<'s> {
 }
 
 /// Nobody is to be told.
+#[derive(Debug)]
 pub struct Silent;
 
 impl Finisher for Silent {
@@ -100,6 +105,11 @@ impl<'s> Sources<'s> {
         let Frame { kind, id, body } = frame;
         match kind {
             Kind::Fetch => queue.push(body.len(), Box::new(move || drop(self.fetch(id, &body)))),
+            Kind::Attributes | Kind::AllAttributes => {
+                queue.push(body.len(), Box::new(move || drop(answer(self.out, id, self.attributes(&body, kind == Kind::AllAttributes)))))
+            }
+            Kind::DirAttributes => queue.push(body.len(), Box::new(move || drop(answer(self.out, id, self.dir_attributes(&body))))),
+            Kind::Accounts => queue.push(body.len(), Box::new(move || drop(answer(self.out, id, accounts::answer(&body))))),
             Kind::Hashes => queue.push(body.len(), Box::new(move || drop(answer(self.out, id, self.hashes(&body))))),
             Kind::RemoveSource => queue.push(body.len(), Box::new(move || drop(answer(self.out, id, self.remove(&body))))),
             Kind::FetchFile => {
@@ -138,17 +148,24 @@ impl<'s> Sources<'s> {
         let sent = (|| {
             let mut get = Get(request);
             let dir = Dir::new(get.key()?, None, None, None, &Silent);
+            let keep = get_wish(&mut get)?;
             let mut part = body();
             let mut content = Vec::new();
             while !get.is_empty() {
                 let (op, size) = (named(get.name()?), get.usize()?.min(TOGETHER * 2));
                 content.clear();
-                match self.small(&dir, &op, size, &mut content) {
-                    Ok(meta) => {
+                match self.small(&dir, &op, size, keep, &mut content) {
+                    Ok((meta, attributes)) => {
                         if body_len(&part) + content.len() > TOGETHER && body_len(&part) > 0 {
                             self.out.send(Kind::Content, id, std::mem::replace(&mut part, body()).0)?;
                         }
                         part.u8(1).meta(&meta, None).bytes(&content);
+                        // More than nearly all files have; the other side has to make room for those that have it.
+                        let few = attributes.as_ref().is_none_or(|all| all.size() <= FEW);
+                        part.bool(few);
+                        if few {
+                            put_attributes(&mut part, attributes.as_ref());
+                        }
                     }
                     Err(error) => {
                         part.u8(0).error(&error);
@@ -164,17 +181,68 @@ impl<'s> Sources<'s> {
     }
 
     /// The content and the state after it was read. `size` is what the other side has room for.
-    fn small(&self, dir: &Dir<'_>, op: &Op, size: usize, content: &mut Vec<u8>) -> Result<Meta> {
+    fn small(&self, dir: &Dir<'_>, op: &Op, size: usize, keep: Keep, content: &mut Vec<u8>) -> Result<(Meta, Option<Attributes>)> {
         let file = self.reader.open(dir, op)?;
         let fail = |errno| SyncError::os(errno, "read", self.reader.path(dir, op));
         content.resize(size + 1, 0);
         let n = read_at(file.as_fd(), content, 0).map_err(fail)?;
         content.truncate(n);
+        let attributes = self.reader.attributes_of(dir, op, file.as_fd(), keep)?;
         let meta = stat_fd(file.as_fd()).map_err(fail)?;
         if meta.kind != FileKind::File || n as u64 != meta.size {
             return Err(changed(self.reader.path(dir, op)));
         }
-        Ok(meta)
+        Ok((meta, attributes))
+    }
+
+    /// The attributes of entries of a directory, as many as fit into a message: of those that are named, or of all after a name.
+    fn attributes(&self, request: &[u8], all: bool) -> Result<Put> {
+        let mut get = Get(request);
+        let dir = Dir::new(get.key()?, None, None, None, &Silent);
+        let keep = get_wish(&mut get)?;
+        let mut answer = body();
+        answer.bool(rustix::process::geteuid().is_root());
+        let names = if all { self.names_after(&dir, get.bytes()?)? } else { Vec::new() };
+        let mut listed = names.iter();
+        while body_len(&answer) < TOGETHER {
+            let op = match (all, listed.next()) {
+                (true, Some(name)) => named(name),
+                (false, _) if !get.is_empty() => named(get.name()?),
+                _ => break,
+            };
+            if all {
+                answer.bytes(&op.name);
+            }
+            let found = self.reader.attributes(&dir, &op, keep);
+            match found.and_then(|found| found.map(|found| sendable(found, || self.reader.path(&dir, &op))).transpose()) {
+                Ok(attributes) => {
+                    answer.u8(1);
+                    put_attributes(&mut answer, attributes.as_ref());
+                }
+                Err(error) => {
+                    answer.u8(0).error(&error);
+                }
+            }
+        }
+        Ok(answer)
+    }
+
+    fn names_after(&self, dir: &Dir<'_>, after: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let handle = self.reader.dir(dir)?;
+        let mut names = names(handle.as_fd()).map_err(|errno| SyncError::os(errno, "list", self.reader.root.path_of(&dir.key)))?;
+        names.retain(|name| name.as_slice() > after);
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn dir_attributes(&self, request: &[u8]) -> Result<Put> {
+        let mut get = Get(request);
+        let dir = Dir::new(get.key()?, None, None, None, &Silent);
+        let own = self.reader.dir_attributes(&dir, get_wish(&mut get)?)?;
+        let mut answer = body();
+        answer.bool(rustix::process::geteuid().is_root());
+        put_attributes(&mut answer, Some(&sendable(own, || self.reader.root.path_of(&dir.key))?));
+        Ok(answer)
     }
 
     /// Waits until something may be sent of a large file; takes what there is, `most` of it.
@@ -197,6 +265,7 @@ impl<'s> Sources<'s> {
         get.u64()?;
         let dir = Dir::new(get.key()?, None, None, None, &Silent);
         let op = named(get.name()?);
+        let (keep, holes) = (get_wish(&mut get)?, get.bool()?);
         let (how, from, to) = (How::of(get.u8()?)?, get.u64()?, get.u64()?);
         let key = Key::new(get.0.try_into().map_err(|_| garbled("no secret"))?);
         let file = self.reader.open(&dir, &op)?;
@@ -232,8 +301,7 @@ impl<'s> Sources<'s> {
                 let mut hash = blake3::Hasher::new();
                 let mut data = Extents::new(file.as_fd(), &before);
                 while at < end_at {
-                    // A range is sent as it reads.
-                    let hole = if to == u64::MAX { data.hole(at).map_err(read_error)? } else { 0 };
+                    let hole = if holes { data.hole(at).map_err(read_error)?.min(end_at - at) } else { 0 };
                     if hole > 0 {
                         let mut piece = body();
                         piece.u64(hole);
@@ -242,8 +310,8 @@ impl<'s> Sources<'s> {
                         at += hole;
                         continue;
                     }
-                    let end_of_data = if to == u64::MAX { data.end(at) } else { end_at };
-                    let want = self.credit(id, (end_of_data - at).min(PIECE as u64))? as usize;
+                    let stop = if holes { data.end(at).min(end_at) } else { end_at };
+                    let want = self.credit(id, (stop - at).min(PIECE as u64))? as usize;
                     let mut piece = body();
                     let head = piece.0.len();
                     piece.0.resize(head + want, 0);
@@ -260,18 +328,21 @@ impl<'s> Sources<'s> {
                 at == end_at
             }
         };
+        let attributes = self.reader.attributes_of(&dir, &op, file.as_fd(), keep)?;
+        let attributes = attributes.map(|found| sendable(found, || path.clone())).transpose()?;
         let after = stat_fd(file.as_fd()).map_err(read_error)?;
         if !complete || !after.same_state(&before) {
             return Err(changed(path));
         }
         let mut answer = body();
         answer.meta(&after, None);
+        put_attributes(&mut answer, attributes.as_ref());
         answer.0.extend_from_slice(&end.0[body().0.len()..]);
         self.out.send(Kind::Done, id, answer.0)
     }
 
     /// The hashes of whole files, for a comparison of contents.
-    fn hashes(&self, request: &[u8]) -> Result<crate::transport::ssh::wire::Put> {
+    fn hashes(&self, request: &[u8]) -> Result<Put> {
         let mut get = Get(request);
         let dir = Dir::new(get.key()?, None, None, None, &Silent);
         let mut answer = body();
@@ -295,7 +366,7 @@ impl<'s> Sources<'s> {
     }
 
     /// Removes a file if it is still what was copied.
-    fn remove(&self, request: &[u8]) -> Result<crate::transport::ssh::wire::Put> {
+    fn remove(&self, request: &[u8]) -> Result<Put> {
         let mut get = Get(request);
         let dir = Dir::new(get.key()?, None, None, None, &Silent);
         let op = crate::transport::ssh::wire::message::get_op(&mut get)?;

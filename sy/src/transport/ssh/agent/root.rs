@@ -104,6 +104,11 @@ impl<'c> Root<'c> {
         let (capabilities, mut options) = (get_capabilities(get)?, get_options(get)?);
         let twin = source_here(get, control)?;
         get.end()?;
+        if options.archive {
+            // What may be preserved is for the side to say that does it.
+            let root = rustix::process::geteuid().is_root();
+            (options.preserve_owner, options.preserve_devices) = (root, root);
+        }
         let needs = Needs {
             what: if is_dir { FileKind::Dir } else { FileKind::File },
             one,
@@ -197,7 +202,17 @@ impl<'c> Root<'c> {
                         });
                         answer(out, id, content)?;
                     }
-                    Kind::Fetch | Kind::FetchFile | Kind::Credit | Kind::Signature | Kind::Hashes | Kind::Forget | Kind::RemoveSource => {
+                    Kind::Fetch
+                    | Kind::FetchFile
+                    | Kind::Credit
+                    | Kind::Signature
+                    | Kind::Attributes
+                    | Kind::DirAttributes
+                    | Kind::AllAttributes
+                    | Kind::Accounts
+                    | Kind::Hashes
+                    | Kind::Forget
+                    | Kind::RemoveSource => {
                         if kind == Kind::Forget
                             && let Some(changes) = &changes
                         {

@@ -7,8 +7,6 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
 
-use rustix::io::Errno;
-
 use super::queue::Queue;
 use super::read::Silent;
 use super::{Out, answer, fail};
@@ -16,8 +14,9 @@ use crate::cli::Options;
 use crate::delta::{Key, Shape};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::{Control, Dir};
-use crate::transport::local::{LocalEndpoint, Temp, Writer, check_room, hash_of, stat_fd, write_at};
+use crate::transport::local::{Attributes, LocalEndpoint, Temp, Writer, check_room, hash_of, stat_fd, write_at};
 use crate::transport::ssh::difference::{Basis, How, is_whole, rebuild, sum_part};
+use crate::transport::ssh::wire::attributes::get_attributes;
 use crate::transport::ssh::wire::message::{get_doomed, get_op, get_optional_meta, put_applied};
 use crate::transport::ssh::wire::{Frame, Get, Kind, Put, body, garbled};
 use crate::transport::{Applied, Kind as FileKind, Op, What};
@@ -37,7 +36,8 @@ pub struct Changes<'s> {
     files: Mutex<HashMap<u32, SyncSender<Frame>>>,
 }
 
-static SILENT: Silent = Silent;
+/// For a directory that only this side knows of.
+pub static SILENT: Silent = Silent;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -136,10 +136,17 @@ impl<'s> Changes<'s> {
         if touched {
             dir.touch();
         }
-        let differed = self.writer.finish_dir(&dir, &|| Err(SyncError::unsupported("attributes of directories")))?;
+        let mut sent = self.attributes(&mut get)?;
+        let mut wanted = || sent.take().ok_or_else(|| garbled("a directory without its attributes"));
+        let differed = self.writer.finish_dir(&dir, &mut wanted)?;
         let mut answer = body();
         answer.bool(differed);
         Ok(answer)
+    }
+
+    /// What came of attributes, as far as this side has a use for them.
+    fn attributes(&self, get: &mut Get<'_>) -> Result<Option<Attributes>> {
+        Ok(get_attributes(get)?.map(|sent| self.writer.keep.of_those(sent)))
     }
 
     fn touch_dir(&self, request: &[u8]) -> Result<Put> {
@@ -191,10 +198,11 @@ impl<'s> Changes<'s> {
         while !get.is_empty() {
             let op = get_op(&mut get)?;
             let content = get.option()?;
+            let wanted = self.attributes(&mut get)?;
             if self.control.should_stop() {
                 return Err(SyncError::cancelled());
             }
-            match self.one(&dir, &op, content) {
+            match self.one(&dir, &op, content, wanted.as_ref()) {
                 Ok((applied, made)) => {
                     answer.u8(1);
                     put_applied(&mut answer, applied);
@@ -209,37 +217,25 @@ impl<'s> Changes<'s> {
     }
 
     /// What was done, and whether the content is the one that was sent.
-    fn one(&self, dir: &Dir<'_>, op: &Op, content: Option<&[u8]>) -> Result<(Applied, bool)> {
+    fn one(&self, dir: &Dir<'_>, op: &Op, content: Option<&[u8]>, wanted: Option<&Attributes>) -> Result<(Applied, bool)> {
         match (op.what, op.source.kind, content) {
             (What::Copy, FileKind::File, Some(content)) => {
                 if content.len() as u64 != op.source.size {
                     return Err(garbled("a file that is not as long as it is said to be"));
                 }
-                self.writer.write_small(dir, op, content).map(|applied| (applied, true))
+                self.writer.write_small(dir, op, content, wanted).map(|applied| (applied, true))
             }
             (What::Copy | What::CopyIfDifferent, FileKind::File, None) => Err(garbled("a file without content")),
             (What::CopyIfDifferent, FileKind::File, Some(hash)) => {
-                if !self.has_content(dir, op, hash)? {
+                if !self.has_content(dir, op, hash)? || self.writer.shares_metadata(op) {
                     return Ok((Applied::Same, false));
                 }
-                self.set_metadata(dir, op).map(|applied| (applied, true))
+                self.writer.set_metadata(dir, op, wanted).map(|applied| (applied, true))
             }
-            (What::Copy | What::CopyIfDifferent, _, _) => {
-                self.writer.make_other(dir, op, &|_| Err(Errno::OPNOTSUPP)).map(|applied| (applied, true))
-            }
-            (What::Metadata | What::Attributes, _, _) => self.set_metadata(dir, op).map(|applied| (applied, true)),
+            (What::Copy | What::CopyIfDifferent, _, _) => self.writer.make_other(dir, op, wanted).map(|applied| (applied, true)),
+            (What::Metadata | What::Attributes, _, _) => self.writer.set_metadata(dir, op, wanted).map(|applied| (applied, true)),
             (What::Nothing | What::Ask, _, _) => Ok((Applied::Same, true)),
         }
-    }
-
-    fn set_metadata(&self, dir: &Dir<'_>, op: &Op) -> Result<Applied> {
-        let Some(old) = &op.dest else { return Ok(Applied::Same) };
-        if !self.writer.keep.differs(&op.source, old, self.writer.precision) {
-            return Ok(Applied::Same);
-        }
-        self.writer.must_be_still(dir, op, old)?;
-        self.writer.set_listed(dir, op, old)?;
-        Ok(Applied::Metadata)
     }
 
     fn has_content(&self, dir: &Dir<'_>, op: &Op, hash: &[u8]) -> Result<bool> {
@@ -257,6 +253,7 @@ impl<'s> Changes<'s> {
         let mut get = Get(request);
         let dir = self.dir(get.key()?);
         let op = get_op(&mut get)?;
+        let wanted = self.attributes(&mut get)?;
         let how = How::of(get.u8()?)?;
         let key = Key::new(get.0.try_into().map_err(|_| garbled("no secret"))?);
         let dest_dir = self.writer.dest_dir(&dir)?;
@@ -268,7 +265,7 @@ impl<'s> Changes<'s> {
         let filled = filled.and_then(|()| {
             // Nobody but this side has the hash of a file that was put together; read back, it is compared with what was written.
             let hash = if self.writer.verify { Some(hash_of(temp.fd.as_fd(), self.control)?) } else { None };
-            self.writer.complete(&dir, &op, &temp, dest_dir.as_fd(), || hash.unwrap_or_else(|| blake3::hash(b"")))
+            self.writer.complete(&dir, &op, wanted.as_ref(), &temp, dest_dir.as_fd(), || hash.unwrap_or_else(|| blake3::hash(b"")))
         });
         let applied = self.writer.settle(&dir, &op, temp, dest_dir.as_fd(), filled)?;
         let mut answer = body();
@@ -307,7 +304,7 @@ impl<'s> Changes<'s> {
                         rustix::fs::ftruncate(&temp.fd, at).map_err(write_error)?;
                     }
                     if size >= LARGE {
-                        check_room(temp.fd.as_fd(), size - at).map_err(write_error)?;
+                        check_room(temp.fd.as_fd(), self.writer.room_for(op).saturating_sub(at)).map_err(write_error)?;
                     }
                 }
                 _ => {}
@@ -326,7 +323,7 @@ impl<'s> Changes<'s> {
                     if length > size - at {
                         return Err(garbled("a file that is longer than it is said to be"));
                     }
-                    self.writer.hole(temp.fd.as_fd(), at, length).map_err(write_error)?;
+                    self.writer.write_hole(temp.fd.as_fd(), at, length).map_err(write_error)?;
                     at += length;
                 }
                 Kind::End if at != size => return Err(garbled("a file that is shorter than it is said to be")),
@@ -351,10 +348,10 @@ impl<'s> Changes<'s> {
             rustix::fs::ftruncate(&temp.fd, 0).map_err(write_error)?;
         }
         if op.source.size >= LARGE {
-            check_room(temp.fd.as_fd(), op.source.size).map_err(write_error)?;
+            check_room(temp.fd.as_fd(), self.writer.room_for(op)).map_err(write_error)?;
         }
         let moved = AtomicBool::new(false);
-        let keep = |bytes: &[u8], at| self.writer.piece(temp.fd.as_fd(), op, bytes, at).map_err(write_error);
+        let keep = |bytes: &[u8], at| self.writer.write_piece(temp.fd.as_fd(), op, bytes, at).map_err(write_error);
         let basis = Basis { file: basis.as_fd(), shape: Shape::of(old.size), keep: &keep, moved: &moved };
         let cut_off = || SyncError::new(ErrorKind::Network, "the transfer was cut off").retryable();
         let send = |kind, records: Put| self.out.send(kind, id, records.0);

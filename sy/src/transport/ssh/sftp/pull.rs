@@ -57,7 +57,7 @@ impl<'r> PullLane<'r> {
     fn copy(&self, dir: &Dir<'_>, op: &mut Op) -> Result<Applied> {
         fits(&op.name).map_err(|error| error.at("create", self.from.path(dir, op)))?;
         if op.source.kind != Kind::File {
-            return self.to.make_other(dir, op, &|_| Err(Errno::OPNOTSUPP));
+            return self.to.make_other(dir, op, None);
         }
         let remote = self.from.open(dir, op)?;
         // What is open now is as good as what was listed.
@@ -121,7 +121,7 @@ impl<'r> PullLane<'r> {
         }
         remote.is_still(state)?;
         rustix::fs::ftruncate(fd, size).map_err(write_error)?;
-        self.to.describe(dir, op, &op.source, temp, dest_dir)?;
+        self.to.describe(dir, op, &op.source, None, temp, dest_dir)?;
         match hash {
             Some(hash) => self.verify(fd, size, &hash.finalize(), &path),
             None => Ok(()),
@@ -314,7 +314,7 @@ impl Lane for PullLane<'_> {
     }
 
     fn finish_dir(&self, dir: &Dir<'_>) -> Result<bool> {
-        self.to.finish_dir(dir, &|| Err(SyncError::unsupported("SFTP tells no attributes of directories")))
+        self.to.finish_dir(dir, &mut || Err(SyncError::unsupported("SFTP tells no attributes of directories")))
     }
 
     fn remove_source(&self, dir: &Dir<'_>, op: &Op) -> Result<()> {

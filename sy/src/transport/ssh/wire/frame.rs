@@ -70,11 +70,17 @@ pub enum Kind {
     Ping,
     /// Another frame, packed.
     Zipped,
+    /// Extended attributes and access lists: of entries that are named, of a directory itself, of all entries of one.
+    Attributes,
+    DirAttributes,
+    AllAttributes,
+    /// Owners and groups: their names by number, their numbers by name.
+    Accounts,
 }
 
 impl Kind {
     fn of(byte: u8) -> Result<Self> {
-        const ALL: [Kind; 35] = [
+        const ALL: [Kind; 39] = [
             Kind::Hello,
             Kind::Done,
             Kind::Failed,
@@ -110,6 +116,10 @@ impl Kind {
             Kind::Forget,
             Kind::Ping,
             Kind::Zipped,
+            Kind::Attributes,
+            Kind::DirAttributes,
+            Kind::AllAttributes,
+            Kind::Accounts,
         ];
         byte.checked_sub(1).and_then(|n| ALL.get(usize::from(n))).copied().ok_or_else(|| garbled("an unknown kind of message"))
     }

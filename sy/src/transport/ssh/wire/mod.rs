@@ -1,5 +1,6 @@
 //! What travels between two ends of a connection: values, frames, messages.
 
+pub mod attributes;
 pub mod codec;
 pub mod frame;
 pub mod message;

@@ -241,7 +241,7 @@ pub(crate) fn sample(size: u64, mtime: Time) -> Meta {
         ino: 1,
         dev: 1,
         rdev: 0,
-        allocated: size,
+        allocated: size.next_multiple_of(512),
         mount: false,
         tagged: false,
         known: Known::EVERYTHING,

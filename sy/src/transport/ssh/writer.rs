@@ -136,6 +136,7 @@ impl<'r> SshWriter<'r> {
             put_op(&mut request, op);
         }
         if body_len(&request) <= MOST {
+            dir.touch();
             let _ = self.later(Message::CleanUp, request, None);
         }
     }

@@ -322,8 +322,8 @@ mod tests {
 
     fn metas() -> impl Strategy<Value = Meta> {
         let numbers = (any::<u64>(), any::<i32>(), 0..1_000_000_000_u32, 0..0o10000_u32, any::<u32>(), any::<u32>());
-        (numbers, 0..7_usize, any::<u64>(), any::<u64>(), any::<u32>(), any::<bool>()).prop_map(
-            |((size, seconds, nanos, mode, uid, gid), kind, ino, dev, nlink, mount)| Meta {
+        (numbers, 0..7_usize, any::<u64>(), any::<u64>(), any::<u32>(), any::<bool>(), 0..32_u8).prop_map(
+            |((size, seconds, nanos, mode, uid, gid), kind, ino, dev, nlink, mount, bits)| Meta {
                 kind: KINDS[kind],
                 mode,
                 uid,
@@ -332,6 +332,8 @@ mod tests {
                 dev,
                 nlink,
                 mount,
+                tagged: bits & 1 != 0,
+                known: Known { all: bits & 2 != 0, mtime: bits & 4 != 0, mode: bits & 8 != 0, owner: bits & 16 != 0 },
                 allocated: size / 1024 * 512,
                 ctime: if mount { Time { seconds: seconds.into(), nanos } } else { Time { seconds: 5, nanos: 6 } },
                 ..sample(size, Time { seconds: seconds.into(), nanos })

@@ -126,7 +126,7 @@ impl Zip {
         self.waited += took;
         if self.sent >= TRIAL {
             if self.sent as f64 / self.waited.as_secs_f64().max(1e-9) < SLOW {
-                self.when = When::Yes;
+                (self.when, self.pause) = (When::Yes, 0);
             }
             (self.sent, self.waited) = (0, Duration::ZERO);
         }

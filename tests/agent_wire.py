@@ -1,4 +1,4 @@
-"""The protocol of agents as far as tests speak it themselves, also where they lie. See docs/dev/0012."""
+"""The protocol of agents as far as tests speak it themselves, also where they lie. See docs/dev/0013."""
 
 import os
 import struct
@@ -7,9 +7,12 @@ from collections.abc import Callable
 GREETING = b"\nsypy-agent\x00\xf5\n"
 VERSION = 1
 NAMES = """Hello Done Failed OpenSource OpenDest Close Walk More Listing List Stat Read MakeDir FinishDir Ops HardLink Remove
-TouchDir CleanUp SyncAll Put Data Hole Copy End Fetch Content FetchFile Credit Signature Hashes RemoveSource Forget Ping Zipped""".split()
+TouchDir CleanUp SyncAll Put Data Hole Copy End Fetch Content FetchFile Credit Signature Hashes RemoveSource Forget Ping Zipped
+Attributes DirAttributes AllAttributes Accounts""".split()
 KINDS = {name: number for number, name in enumerate(NAMES, 1)}
 FILE, DIR, LINK = 0, 1, 2
+# Attributes: left as they are; wanted ones: none.
+AS_THEY_ARE, NO_WISH = b"\0", b"\0"
 
 
 def num(value: int) -> bytes:

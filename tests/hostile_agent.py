@@ -5,6 +5,7 @@ import sys
 import time
 
 from agent_wire import (
+    AS_THEY_ARE,
     DIR,
     FILE,
     GREETING,
@@ -76,7 +77,13 @@ def open_source(ident: int, body: bytes) -> None:
         HOW
     )
     kind = DIR if one is None else FILE
-    send(frame("Done", ident, capabilities() + text(b"/srv") + b"\1" + meta(DIR, ino=3) + option(one) + bytes([kind])))
+    send(
+        frame(
+            "Done",
+            ident,
+            capabilities() + text(b"/srv") + text(b"boot") + b"\1" + meta(DIR, ino=3) + option(one) + bytes([kind]),
+        )
+    )
     if HOW == "endless-listing":
         while True:
             send(frame("Listing", walk, listing(b"", [(b"%020d" % n, FILE, 1, None) for n in range(1000)], last=False)))
@@ -94,13 +101,16 @@ def open_source(ident: int, body: bytes) -> None:
 def fetch(ident: int, body: bytes) -> None:
     get = Reading(body)
     get.text()
+    get.byte()
     while get.left:
         name, size = get.text(), get.num()
         content = {"small-longer": b"12345678", "small-shorter": b"1"}.get(HOW, b"x" * size)
         ino = {b"f": 100, b"small": 102 + (HOW in ("link-and-directory", "twice"))}.get(name, 5)
-        send(frame("Content", ident, b"\1" + meta(FILE, size, ino=ino) + text(content)))
+        send(frame("Content", ident, b"\1" + meta(FILE, size, ino=ino) + text(content) + b"\1" + AS_THEY_ARE))
         if HOW == "content-flood":
-            forever(frame("Content", ident, b"\1" + meta(FILE, size, ino=ino) + text(b"x" * 200_000)))
+            forever(
+                frame("Content", ident, b"\1" + meta(FILE, size, ino=ino) + text(b"x" * 200_000) + b"\1" + AS_THEY_ARE)
+            )
     send(frame("Done", ident))
 
 
@@ -120,7 +130,7 @@ def fetch_file(ident: int) -> None:
     size = {"big-shorter": 1000, "huge": 1000}.get(HOW, SIZE)
     for at in range(0, size, 100_000):
         send(frame("Data", ident, b"x" * min(100_000, size - at)))
-    send(frame("Done", ident, meta(FILE, 1 << 62 if HOW == "huge" else SIZE, ino=100) + b"h" * 32))
+    send(frame("Done", ident, meta(FILE, 1 << 62 if HOW == "huge" else SIZE, ino=100) + AS_THEY_ARE + b"h" * 32))
 
 
 def main() -> None:

@@ -16,6 +16,9 @@ HERE = Path(__file__).resolve().parent
 PYTHON_CLI = [sys.executable, "-m", "sypy"]
 NO_TRACEBACK = ("panicked", "PanicException", "Traceback (most recent call last)", "RUST_BACKTRACE")
 
+# What a process says of the most memory it took, MiB. That of `getrusage` begins with its parent's.
+PEAK = 'int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) >> 10'
+
 
 def with_means(**means) -> list[str]:
     """A prefix for a command: `unprivileged=True`, `nofile=64`, `umask=0o077`, `fsize=1 << 20`."""

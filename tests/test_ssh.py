@@ -235,14 +235,6 @@ def test_permissions_and_times_need_not_be_kept(way, src, dst):
     assert (dst / "new").stat().st_mtime_ns > WHEN + 10**9
 
 
-def test_attributes_are_refused_before_anything_is_written(way, src, dst):
-    build(src, {"a": "a"})
-    for option in ["preserve_xattrs", "preserve_acls"]:
-        with pytest.raises(sypy.UnsupportedError, match=option):
-            way(f"{src}/", f"{dst}/", **{option: True})
-    assert not dst.exists()
-
-
 def test_sources_are_removed_once_they_are_copied(way, src, dst):
     build(src, TREE)
     stats = way(f"{src}/", f"{dst}/", remove_source_files=True)

@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 from agent_wire import (
+    AS_THEY_ARE,
     DIR,
     FILE,
     GREETING,
     LINK,
+    NAMES,
+    NO_WISH,
     VERSION,
     Reading,
     capabilities,
@@ -161,13 +164,13 @@ def failed(answer: tuple[str, bytes]) -> str:
 def test_a_file_goes_in_and_comes_out(client, world):
     it = client()
     it.open_dest(world)
-    assert it.ask("Ops", text(b"d") + op(b"new") + option(b"new"))[1][:1] == b"\1"
+    assert it.ask("Ops", text(b"d") + op(b"new") + option(b"new") + AS_THEY_ARE)[1][:1] == b"\1"
     assert (world / "d/new").read_text() == "new"
     it.open_source(world)
     it.ident += 1
-    it.send(frame("Fetch", it.ident, text(b"d") + text(b"new") + num(3)))
+    it.send(frame("Fetch", it.ident, text(b"d") + NO_WISH + text(b"new") + num(3)))
     kind, _, body = it.next()
-    assert (kind, body[-4:]) == ("Content", text(b"new"))
+    assert (kind, body[-6:]) == ("Content", text(b"new") + b"\1" + AS_THEY_ARE)
     assert it.next()[0] == "Done"
     assert it.end() == (0, "")
 
@@ -177,18 +180,21 @@ def test_no_directory_outside_is_reached(client, world, key):
     it = client()
     it.open_dest(world)
     requests = {
-        "Ops": text(key) + op(b"new") + option(b"new"),
+        "Ops": text(key) + op(b"new") + option(b"new") + AS_THEY_ARE,
         "MakeDir": text(key) + text(b"new") + meta(DIR) + b"\0",
         "Stat": text(key) + text(b"kept"),
         "Read": text(key + b"/kept"),
         "Remove": text(key) + text(b"kept") + b"\0" + num(4) + num(0) + num(0) + num(0) + b"\0",
         "HardLink": text(b"d") + text(key + b"/kept") + op(b"linked"),
         "List": text(key),
+        "Attributes": text(key) + b"\3" + text(b"kept"),
+        "DirAttributes": text(key) + b"\3",
+        "AllAttributes": text(key) + b"\3" + text(b""),
         "Hashes": text(key) + text(b"kept"),
-        "Fetch": text(key) + text(b"kept") + num(4),
+        "Fetch": text(key) + NO_WISH + text(b"kept") + num(4),
         "RemoveSource": text(key) + op(b"kept", source=meta(FILE, 4)),
         "TouchDir": text(key) + num(2) + num(0),
-        "FetchFile": num(1000) + text(key) + text(b"kept") + b"\0" + num(0) + b"s" * 32,
+        "FetchFile": num(1000) + text(key) + text(b"kept") + NO_WISH + b"\0\0" + num(0) + num(1000) + b"s" * 32,
     }
     before = snapshot(world.parent / "outside", untouched=True)
     for kind, body in requests.items():
@@ -203,6 +209,9 @@ def test_no_directory_outside_is_reached(client, world, key):
         assert b"kept" not in answer[-8:] or name == "Failed", (kind, name, answer)
         if kind == "Stat":
             assert name == "Failed" or answer == b"\0", (kind, answer)
+        elif kind == "Attributes":
+            # First it says whether it runs as root.
+            failed((name, answer[1:]))
         elif kind not in ("Fetch", "List"):
             failed((name, answer))
     assert snapshot(world.parent / "outside", untouched=True) == before
@@ -212,9 +221,9 @@ def test_no_directory_outside_is_reached(client, world, key):
 @pytest.mark.parametrize("name", BAD)
 def test_no_name_leads_out(client, world, name):
     bodies = {
-        "Ops": text(b"d") + op(name) + option(b"new"),
+        "Ops": text(b"d") + op(name) + option(b"new") + AS_THEY_ARE,
         "MakeDir": text(b"d") + text(name) + meta(DIR) + b"\0",
-        "Put": text(b"d") + op(name, source=meta(FILE, 10)) + b"\0" + b"s" * 32,
+        "Put": text(b"d") + op(name, source=meta(FILE, 10)) + AS_THEY_ARE + b"\0" + b"s" * 32,
         "CleanUp": text(b"") + num(1) + text(name),
         "HardLink": text(b"d") + text(b"f") + op(name),
         "Remove": text(b"d") + text(name) + b"\1" + num(0) + num(0) + num(0) + num(0),
@@ -239,8 +248,11 @@ def test_links_may_point_anywhere_but_are_not_followed(client, world):
     it = client()
     it.open_dest(world)
     link = meta(LINK, 10)
-    assert it.ask("Ops", text(b"") + op(b"l", source=link, target=b"../outside") + option(None))[1][:1] == b"\1"
-    assert failed(it.ask("Ops", text(b"l") + op(b"new") + option(b"new")))
+    assert (
+        it.ask("Ops", text(b"") + op(b"l", source=link, target=b"../outside") + option(None) + AS_THEY_ARE)[1][:1]
+        == b"\1"
+    )
+    assert failed(it.ask("Ops", text(b"l") + op(b"new") + option(b"new") + AS_THEY_ARE))
     assert failed(it.ask("MakeDir", text(b"l") + text(b"new") + meta(DIR) + b"\0"))
     assert os.readlink(world / "l") == "../outside"
 
@@ -248,7 +260,7 @@ def test_links_may_point_anywhere_but_are_not_followed(client, world):
 def test_sizes_that_lie_leave_the_old_file(client, world):
     it = client()
     it.open_dest(world)
-    whole = text(b"") + op(b"old", source=meta(FILE, 10)) + b"\0" + b"s" * 32
+    whole = text(b"") + op(b"old", source=meta(FILE, 10)) + AS_THEY_ARE + b"\0" + b"s" * 32
     for pieces in [
         [("Data", b"x" * 11)],
         [("Data", b"x" * 9), ("End", b"h" * 32)],
@@ -259,7 +271,7 @@ def test_sizes_that_lie_leave_the_old_file(client, world):
         [("End", b"")],
     ]:
         assert failed(it.ask("Put", whole, *pieces))
-    assert failed(it.ask("Ops", text(b"") + op(b"old") + option(b"four")))
+    assert failed(it.ask("Ops", text(b"") + op(b"old") + option(b"four") + AS_THEY_ARE))
     assert (world / "old").read_bytes() == b"o" * 200_000
     it.end()
     assert leftovers(world) == []
@@ -282,7 +294,7 @@ def test_blocks_that_are_not_there_are_refused(client, world, block, count):
     dest = bytes([0b11000 << 3]) + told + num((info.st_ino - 5) * 2) + num(0)
     it = client()
     it.open_dest(world)
-    put = text(b"") + op(b"old", source=meta(FILE, 200_000), dest=dest) + b"\1" + b"s" * 32
+    put = text(b"") + op(b"old", source=meta(FILE, 200_000), dest=dest) + AS_THEY_ARE + b"\1" + b"s" * 32
     assert failed(it.ask("Put", put, ("Copy", b"\0" + num(block) + num(count)), ("End", num(200_000) + b"h" * 32)))
     assert (world / "old").read_bytes() == b"o" * 200_000
     it.end()
@@ -292,7 +304,7 @@ def test_blocks_that_are_not_there_are_refused(client, world, block, count):
 def test_a_difference_from_another_file_than_was_listed_is_refused(client, world):
     it = client()
     it.open_dest(world)
-    put = text(b"") + op(b"old", source=meta(FILE, 200_000), dest=meta(FILE, 200_000)) + b"\1" + b"s" * 32
+    put = text(b"") + op(b"old", source=meta(FILE, 200_000), dest=meta(FILE, 200_000)) + AS_THEY_ARE + b"\1" + b"s" * 32
     assert "changed" in failed(it.ask("Put", put, ("End", num(0) + b"h" * 32)))
 
 
@@ -328,7 +340,7 @@ def test_bytes_at_random_do_no_harm(client, world, tmp_path):
         it.open_source(world)
         try:
             for _ in range(40):
-                kind = dice.choice([kind for kind in range(1, 36) if kind not in (4, 5)])
+                kind = dice.choice([kind for kind in range(1, len(NAMES) + 1) if kind not in (4, 5)])
                 it.send(frame(kind, dice.randrange(5), dice.randbytes(dice.randrange(60))))
         except BrokenPipeError:
             pass
@@ -349,16 +361,16 @@ def test_another_version_is_answered_with_ours_and_the_end(client):
 def test_a_source_is_not_written_to(client, world):
     it = client()
     it.open_source(world)
-    assert "writing" in failed(it.ask("Ops", text(b"d") + op(b"new") + option(b"new")))
+    assert "writing" in failed(it.ask("Ops", text(b"d") + op(b"new") + option(b"new") + AS_THEY_ARE))
     assert not (world / "d/new").exists()
 
 
 def test_sources_larger_than_said_are_not_sent(client, world):
     it = client()
     it.open_source(world)
-    kind, answer = it.ask("Fetch", text(b"") + text(b"old") + num(3))
+    kind, answer = it.ask("Fetch", text(b"") + NO_WISH + text(b"old") + num(3))
     assert kind == "Done" and answer == b""
-    kind, answer = it.ask("Fetch", text(b"") + text(b"old") + num(1 << 62))
+    kind, answer = it.ask("Fetch", text(b"") + NO_WISH + text(b"old") + num(1 << 62))
     assert kind == "Done"
 
 
@@ -387,7 +399,11 @@ def test_an_agent_takes_little_memory_whatever_it_is_told(client, world):
         it.send(frame("CleanUp", 1000 + n, text(b"d%d" % n) + num(0)))
     for n in range(64):
         it.send(
-            frame("Ops", 5000 + n, text(b"d") + (op(b"big%d" % n, source=meta(FILE, 900_000)) + option(b"x" * 900_000)))
+            frame(
+                "Ops",
+                5000 + n,
+                text(b"d") + (op(b"big%d" % n, source=meta(FILE, 900_000)) + option(b"x" * 900_000) + AS_THEY_ARE),
+            )
         )
     it.ask("Stat", text(b"") + text(b"f"))
     status = Path(f"/proc/{it.process.pid}/status").read_text()

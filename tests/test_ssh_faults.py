@@ -146,7 +146,8 @@ def test_an_agent_that_always_dies_ends_the_run(own_host, sy_binary, src, dst):
     build(src, {f"f{n}": os.urandom(3 * MIB) for n in range(3)})
     with pytest.raises(sypy.PartialSyncError) as caught:
         sypy.sync(f"{src}/", host.url(f"{dst}/"), ssh=host.config, bwlimit="1MB", retry=1, retry_delay=0.1)
-    assert all("cut off" in str(error) and f"{src}/f" in str(error) for error in caught.value.stats.errors)
+    errors = [str(error) for error in caught.value.stats.errors]
+    assert all("cut off" in error and f"{src}/f" in error for error in errors), errors
 
 
 @pytest.mark.slow
@@ -190,6 +191,11 @@ def test_a_read_only_file_system_is_told_as_such(host, src, mount):
     assert stats.errors and all("ead-only" in str(error) for error in stats.errors), [
         str(error) for error in stats.errors
     ]
+    told = sorted(str(error) for error in stats.errors)
+    assert any("d': Read-only" in error for error in told) and any("d/b': its directory" in error for error in told), (
+        told
+    )
+    assert (stats.files_created, stats.dirs_created) == (0, 0)
 
 
 def test_what_changed_since_it_was_listed_stays(way, src, dst):

@@ -70,6 +70,13 @@ def test_nothing_is_written_outside_and_the_run_fails(liar, tmp_path, how):
             assert keys(tmp_path / "outside") == {"kept"}
 
 
+def test_what_is_true_is_believed(liar, tmp_path):
+    said = pull(liar("honest"), f"{tmp_path}/dst/", timeout=40)
+    # It does not know how to hash.
+    assert said == "cannot read 'testhost:/srv/big': what arrived is not what was sent"
+    assert keys(tmp_path / "dst") == {"d", "d/f", "small"}
+
+
 @pytest.mark.parametrize("how", ["one-up", "one-absolute", "one-nul", "one-other"])
 @pytest.mark.parametrize("dest", ["dst/", "dst/renamed"])
 def test_a_single_file_has_the_name_that_was_asked_for(liar, tmp_path, how, dest):
@@ -94,7 +101,7 @@ def test_a_flood_drowns_nobody(liar, tmp_path, how, sy_binary):
         build(tmp_path / "dst", {"big": File(b"y" * 300_000, mtime_ns=5)})
     host = liar(how)
     code = (
-        "import resource, sys, sypy\n"
+        "import resource, sypy\n"
         f"resource.setrlimit(resource.RLIMIT_AS, ({1200 << 20}, {1200 << 20}))\n"
         "try:\n"
         f"    sypy.sync('ssh://testhost/srv/', {str(tmp_path / 'dst')!r} + '/', retry=0, timeout=6,\n"
@@ -102,7 +109,7 @@ def test_a_flood_drowns_nobody(liar, tmp_path, how, sy_binary):
         "    print('done')\n"
         "except sypy.SyncError as error:\n"
         "    print(error)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)\n"
+        f"print({running.PEAK})\n"
     )
     start = time.monotonic()
     done = running.run([sys.executable, "-c", code], timeout=60)

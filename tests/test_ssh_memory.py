@@ -118,7 +118,7 @@ def test_a_slow_wire_keeps_nothing_in_memory(host, sy_binary, wire_to, tmp_path,
     code = (
         "import sys, sypy\n"
         f"sypy.sync(sys.argv[1], sys.argv[2], ssh=sypy.SshConfig(config_file={os.fspath(config)!r})).raise_for_errors()\n"
-        "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)"
+        f"print({running.PEAK})"
     )
     sides = (f"{src}/", f"{HOST}:{dst}/") if direction == "push" else (f"{HOST}:{src}/", f"{dst}/")
     peaks = Peaks(host)

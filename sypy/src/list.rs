@@ -98,6 +98,7 @@ impl PyListEntry {
 
 #[pymethods]
 impl PyListEntry {
+    #[expect(clippy::too_many_arguments, reason = "one keyword a field")]
     #[new]
     #[pyo3(signature = (path, size = 0, *, mod_time = None, entry_type = "file", symlink_target = None, allocated_size = None, inode = None, num_links = None))]
     fn new(

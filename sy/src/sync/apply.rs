@@ -72,6 +72,7 @@ impl<'r> Work<'r> {
         if let Some(lane) = self.cx.lane {
             lane.settle(&mut |settled| match settled {
                 Settled::Failed(error) => self.cx.fail(error),
+                Settled::NotMade(error) => self.cx.directory_not_created(error),
                 Settled::Directory(key) => self.cx.directory_differed(&key),
             });
         }
@@ -116,7 +117,7 @@ impl<'r> Work<'r> {
                     Some(leader) => try_link(cx, &dir, &op, leader),
                     None => cx.perform(&dir, &mut op),
                 });
-                match done {
+                match done.map_err(|error| named(cx, &dir, &op, error)) {
                     Ok(()) => {}
                     Err(error) if error.retryable && !last => {
                         if op.source.nlink > 1 && leader.is_none() {
@@ -217,9 +218,14 @@ fn perform_one<'r>(cx: &Context<'r>, again: &Again<'r>, dir: &Arc<Dir<'r>>, mut 
     }
 }
 
+/// What failed is told where the error does not know.
+fn named(cx: &Context<'_>, dir: &Dir<'_>, op: &Op, error: SyncError) -> SyncError {
+    if error.path.is_none() { error.at("copy", cx.source.path_of(&dir.key_of(&op.name))) } else { error }
+}
+
 /// Keeps for another try what may still go; records the rest.
 fn failed<'r>(cx: &Context<'r>, again: &Again<'r>, dir: &Arc<Dir<'r>>, op: Op, leader: Option<&[u8]>, error: SyncError) {
-    let error = if error.path.is_none() { error.at("copy", cx.source.path_of(&dir.key_of(&op.name))) } else { error };
+    let error = named(cx, dir, &op, error);
     if error.retryable && cx.options.retry > 0 && !cx.dry_run() {
         let failed = Failed { dir: Arc::clone(dir), op, leader: leader.map(<[u8]>::to_vec), error };
         again.lock().unwrap_or_else(PoisonError::into_inner).push(failed);

@@ -218,6 +218,10 @@ mod tests {
         let (mut a, mut b) = (file(1, 11), file(1, 10));
         (a.mtime.nanos, b.mtime.nanos) = (500, 0);
         assert!(same_time(&a, &b, 2_000_000_000));
+        assert!(!same_time(&a, &b, 1_000_000_000));
+        b.mtime = Time { seconds: 12, nanos: 0 };
+        assert!(!same_time(&a, &b, 2_000_000_000), "a change by less than what can be told, but seen");
+        b.mtime.seconds = 10;
         assert!(!same_time(&a, &b, 1));
         (b.mtime.seconds, b.ctime.nanos) = (11, 0);
         assert!(same_time(&a, &b, 1), "a side with whole seconds only");

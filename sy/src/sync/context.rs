@@ -81,6 +81,12 @@ impl Context<'_> {
         self.emit(|| directory(key, Action::Create, reason));
     }
 
+    /// One of which that was said could not be.
+    pub fn directory_not_created(&self, error: SyncError) {
+        self.tally.dirs_created.fetch_sub(1, Relaxed);
+        self.fail(error);
+    }
+
     /// The metadata of a directory were, or would be, set.
     pub fn directory_differed(&self, key: &[u8]) {
         self.emit(|| directory(key, Action::Metadata, Reason::Metadata));

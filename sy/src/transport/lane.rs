@@ -74,6 +74,8 @@ pub enum Applied {
 #[derive(Debug)]
 pub enum Settled {
     Failed(SyncError),
+    /// A directory was not made after all.
+    NotMade(SyncError),
     /// The metadata of that directory differed.
     Directory(Vec<u8>),
 }

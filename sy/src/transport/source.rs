@@ -14,6 +14,9 @@ use crate::sync::Dir;
 /// A target of a symbolic link is shorter.
 const LONGEST_TARGET: u64 = 4096;
 
+/// Hears of a small file, by its place among those that were asked for.
+pub type Take<'t> = dyn FnMut(usize, Result<(Meta, &[u8])>) + 't;
+
 /// The source of a run.
 pub trait Source: Send + Sync {
     /// Opens a file: what it is now, and what it holds. Where that shows to be a symbolic link, as with an object, the
@@ -21,7 +24,7 @@ pub trait Source: Send + Sync {
     fn open<'s>(&'s self, dir: &Dir<'_>, op: &Op) -> Result<(Meta, Box<dyn Content + 's>)>;
 
     /// Small files of one directory; `take` hears of each by its place in `ops`. What was read is that of one state.
-    fn read_small(&self, dir: &Dir<'_>, ops: &[Op], take: &mut dyn FnMut(usize, Result<(Meta, &[u8])>)) {
+    fn read_small(&self, dir: &Dir<'_>, ops: &[Op], take: &mut Take<'_>) {
         for (n, op) in ops.iter().enumerate() {
             let read = self.open(dir, op).and_then(|(meta, content)| {
                 let bytes = read_whole(&*content)?;

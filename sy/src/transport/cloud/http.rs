@@ -185,6 +185,14 @@ pub struct Http {
     _watch: Option<Watch>,
 }
 
+/// What a refusal that gave no reason was about.
+enum Explained {
+    Fault(Failed),
+    /// The same question is not refused any more.
+    Over,
+    Unknown,
+}
+
 impl Http {
     /// `encrypted`: whether certificates will be needed; reading the system's takes a while.
     pub fn new(options: &CloudClientOptions, encrypted: bool, stop: Stop) -> Result<Self> {
@@ -263,7 +271,12 @@ impl Http {
                 Ok(Err(mut failed)) => {
                     if !explained && matches!(failed.status, 400 | 403) {
                         explained = true;
-                        failed = self.explain(dialect, request).unwrap_or(failed);
+                        match self.explain(dialect, request) {
+                            Explained::Fault(fault) => failed = fault,
+                            // Another request has renewed the credentials meanwhile.
+                            Explained::Over => continue,
+                            Explained::Unknown => {}
+                        }
                     }
                     let verdict = dialect.judge(&failed);
                     if matches!((&verdict, failed.status), (Verdict::Later(_), 429 | 503)) {
@@ -298,13 +311,18 @@ impl Http {
     }
 
     /// An answer to HEAD has no body, so it does not say what is wrong: credentials that have expired look like those that never
-    /// were any good. The same question by GET, for one byte, does. `None` if that fails in another way, or not at all.
-    fn explain(&self, dialect: &dyn Dialect, request: &Request<'_>) -> Option<Failed> {
-        let mut parts = request.parts().ok()?;
+    /// were any good. The same question by GET, for one byte, does.
+    fn explain(&self, dialect: &dyn Dialect, request: &Request<'_>) -> Explained {
+        let Ok(mut parts) = request.parts() else { return Explained::Unknown };
         parts.method = Method::GET;
         parts.headers.insert(http::header::RANGE, http::HeaderValue::from_static("bytes=0-0"));
-        dialect.sign(&mut parts).ok()?;
-        self.exchange(parts, Body::Empty).ok()?.err().filter(|failed| matches!(failed.status, 400 | 401 | 403))
+        match dialect.sign(&mut parts).and_then(|()| self.exchange(parts, Body::Empty)) {
+            Ok(Err(failed)) if matches!(failed.status, 400 | 401 | 403) => Explained::Fault(failed),
+            // Also when nothing is there, or no byte in it.
+            Ok(Ok(_)) => Explained::Over,
+            Ok(Err(failed)) if matches!(failed.status, 404 | 416) => Explained::Over,
+            _ => Explained::Unknown,
+        }
     }
 
     /// Why nothing can be sent any more.

@@ -117,10 +117,13 @@ fn this_host() -> &'static str {
     })
 }
 
-/// When a process started, in clock ticks since boot: a process id alone may be used again.
+/// When a process that still runs started, in clock ticks since boot: a process id alone may be used again.
 fn start_of(pid: &str) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    // One that has ended, and whose parent has yet to ask how, writes no more.
+    let runs = !matches!(fields.next()?, "Z" | "X");
+    runs.then(|| fields.nth(18))??.parse().ok()
 }
 
 #[cfg(test)]
@@ -136,6 +139,19 @@ mod tests {
     fn names_of_dead_processes_are_leftovers() {
         let name = format!(".sypy-tmp-{}-{:x}-1-0.0", this_host(), u32::MAX >> 2);
         assert_eq!(ours(name.as_bytes()), Some(Ours::Leftover));
+    }
+
+    #[test]
+    fn a_process_that_nobody_has_waited_for_is_dead() {
+        let mut child = std::process::Command::new("true").spawn().expect("true");
+        let pid = child.id().to_string();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while start_of(&pid).is_some() {
+            assert!(std::time::Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+        assert!(std::fs::exists(format!("/proc/{pid}")).expect("proc"));
+        child.wait().expect("a child");
     }
 
     #[test]

@@ -33,6 +33,7 @@ const MOST: u64 = 32;
 
 /// What the run is about there.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "an endpoint has one")]
 enum Role {
     Source { follow: Follow },
     Dest { is_dir: bool, one: Option<Vec<u8>>, capabilities: Capabilities, options: Box<Options>, here: Option<Here> },

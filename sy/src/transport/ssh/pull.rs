@@ -12,7 +12,7 @@ use super::agent::FEW;
 use super::attributes::Seen;
 use super::difference::{Basis, How, is_whole, is_worthwhile, rebuild, secret, sum_part};
 use super::finish::Finishing;
-use super::push::{SMALL, pace};
+use super::push::{Lost, SMALL, pace};
 use super::session::{Reply, Session};
 use super::window::Window;
 use super::wire::attributes::{get_attributes, put_wish};
@@ -106,7 +106,7 @@ impl<'r> PullLane<'r> {
     }
 
     /// Asks for small files; `ops` are sizes and places of those.
-    fn fetch(&self, dir: &Dir<'_>, ops: &[Op], which: Vec<usize>, room: u64) -> Result<Coming, (SyncError, Vec<usize>)> {
+    fn fetch(&self, dir: &Dir<'_>, ops: &[Op], which: Vec<usize>, room: u64) -> Result<Coming, Box<Lost>> {
         let mut request = body();
         request.bytes(&dir.key);
         put_wish(&mut request, self.to.keep);
@@ -117,7 +117,7 @@ impl<'r> PullLane<'r> {
             Ok(reply) => Ok(Coming { reply, ops: which.into_iter(), room }),
             Err(error) => {
                 self.window.give_back(room);
-                Err((error, which))
+                Err(Box::new((error, which)))
             }
         }
     }
@@ -600,7 +600,7 @@ impl PullLane<'_> {
         }
         match self.fetch(dir, ops, which, room) {
             Ok(one) => coming.push_back(one),
-            Err((error, lost)) => lost.into_iter().for_each(|n| report(&mut ops[n], Err(error.clone()))),
+            Err(lost) => lost.1.iter().for_each(|&n| report(&mut ops[n], Err(lost.0.clone()))),
         }
     }
 }

@@ -55,6 +55,9 @@ pub fn pace(options: &Options) -> Pace {
     Pace { ops: 256, workers: Some(options.parallel.unwrap_or(WORKERS).clamp(1, WORKERS)) }
 }
 
+/// What could not be asked for, and the places of what waits for it.
+pub type Lost = (SyncError, Vec<usize>);
+
 /// A message of several operations, and which of them those are.
 struct Batch {
     request: Put,
@@ -173,13 +176,13 @@ impl<'r> PushLane<'r> {
         sendable(self.from.dir_attributes(dir, self.all)?, || self.from.root.path_of(&dir.key))
     }
 
-    fn send(&self, batch: Batch, sent: &mut Vec<(Reply, Vec<usize>)>) -> Result<(), (SyncError, Vec<usize>)> {
+    fn send(&self, batch: Batch, sent: &mut Vec<(Reply, Vec<usize>)>) -> Result<(), Box<Lost>> {
         match self.to.at.session().and_then(|session| session.ask(Kind::Ops, batch.request)) {
             Ok(reply) => {
                 sent.push((reply, batch.ops));
                 Ok(())
             }
-            Err(error) => Err((error, batch.ops)),
+            Err(error) => Err(Box::new((error, batch.ops))),
         }
     }
 
@@ -383,15 +386,15 @@ impl Lane for PushLane<'_> {
                 }
                 if body_len(&batch.request) >= TOGETHER {
                     let full = std::mem::replace(&mut batch, Self::batch(dir));
-                    if let Err((error, lost)) = self.send(full, &mut sent) {
-                        lost.into_iter().for_each(|n| report(&mut ops[n], Err(error.clone())));
+                    if let Err(lost) = self.send(full, &mut sent) {
+                        lost.1.iter().for_each(|&n| report(&mut ops[n], Err(lost.0.clone())));
                     }
                 }
             }
             if !batch.ops.is_empty() {
                 let last = std::mem::replace(&mut batch, Self::batch(dir));
-                if let Err((error, lost)) = self.send(last, &mut sent) {
-                    lost.into_iter().for_each(|n| report(&mut ops[n], Err(error.clone())));
+                if let Err(lost) = self.send(last, &mut sent) {
+                    lost.1.iter().for_each(|&n| report(&mut ops[n], Err(lost.0.clone())));
                 }
             }
             for (mut reply, which) in sent.drain(..) {

@@ -18,7 +18,7 @@ use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::{Dir, Tally};
 use crate::transport::cloud::Content;
 use crate::transport::local::{Keep, changed};
-use crate::transport::source::Held;
+use crate::transport::source::{Held, Take};
 use crate::transport::{Endpoint, Kind as FileKind, Meta, Op, Source};
 
 /// Bytes of contents that are asked for together.
@@ -62,7 +62,7 @@ impl<'r> SshReader<'r> {
     }
 
     /// Hands on what was asked for; `first` is the place of the first of `ops`.
-    fn receive(&self, dir: &Dir<'_>, ops: &[Op], first: usize, reply: Result<Reply>, take: &mut dyn FnMut(usize, Result<(Meta, &[u8])>)) {
+    fn receive(&self, dir: &Dir<'_>, ops: &[Op], first: usize, reply: Result<Reply>, take: &mut Take<'_>) {
         let mut left = ops.iter().enumerate();
         let failed = match reply {
             Ok(mut reply) => loop {
@@ -116,7 +116,7 @@ impl Source for SshReader<'_> {
         Ok((now, Box::new(Held { bytes, mark })))
     }
 
-    fn read_small(&self, dir: &Dir<'_>, ops: &[Op], take: &mut dyn FnMut(usize, Result<(Meta, &[u8])>)) {
+    fn read_small(&self, dir: &Dir<'_>, ops: &[Op], take: &mut Take<'_>) {
         // The next are on their way while those before are handed on.
         let mut coming = VecDeque::new();
         let mut at = 0;

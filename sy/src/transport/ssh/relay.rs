@@ -69,7 +69,6 @@ type Gathered = HashMap<usize, Result<Attributes>>;
 type Sent = Vec<(Result<Reply>, Vec<usize>)>;
 
 impl<'r, S: Source> RelayLane<'r, S> {
-    #[expect(clippy::too_many_arguments, reason = "what every lane has to know")]
     pub fn new(
         from: S,
         dest: &'r SshEndpoint,

@@ -34,10 +34,19 @@ impl std::fmt::Debug for SshWriter<'_> {
     }
 }
 
-/// An answer that nobody waits for. The directory that it is about, if it says whether that differed.
+/// An answer that nobody waits for.
 struct Later {
     reply: Reply,
-    dir: Option<Box<[u8]>>,
+    about: About,
+}
+
+/// What such an answer says.
+enum About {
+    /// Whether a directory was made.
+    Made,
+    /// Whether that directory differed.
+    Directory(Box<[u8]>),
+    Nothing,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -50,10 +59,10 @@ impl<'r> SshWriter<'r> {
     }
 
     /// Sends a request whose answer `settle` will look at.
-    fn later(&self, kind: Message, body: Put, dir: Option<Box<[u8]>>) -> Result<()> {
+    fn later(&self, kind: Message, body: Put, about: About) -> Result<()> {
         let reply = self.at.session()?.ask(kind, body)?;
         let mut later = lock(&self.later);
-        later.push_back(Later { reply, dir });
+        later.push_back(Later { reply, about });
         while let Some(first) = later.front_mut() {
             let answer = match first.reply.try_next() {
                 Ok(None) if later.len() <= LATER => break,
@@ -72,12 +81,18 @@ impl<'r> SshWriter<'r> {
     }
 
     fn note(&self, one: Later, answer: Result<Vec<u8>>) {
-        let differed = answer.and_then(|answer| if one.dir.is_some() { Get(&answer).bool() } else { Ok(false) });
-        match (differed, one.dir) {
-            (Err(error), _) => lock(&self.settled).push(Settled::Failed(self.at.at(error))),
-            (Ok(true), Some(dir)) => lock(&self.settled).push(Settled::Directory(dir.into())),
-            (Ok(_), _) => {}
-        }
+        let said = match (answer, one.about) {
+            // Of one whose answer was lost it is not known.
+            (Err(error), About::Made) if error.kind != ErrorKind::Network => Settled::NotMade(self.at.at(error)),
+            (Err(error), _) => Settled::Failed(self.at.at(error)),
+            (Ok(answer), About::Directory(dir)) => match Get(&answer).bool() {
+                Ok(true) => Settled::Directory(dir.into()),
+                Ok(false) => return,
+                Err(error) => Settled::Failed(self.at.at(error)),
+            },
+            (Ok(_), _) => return,
+        };
+        lock(&self.settled).push(said);
     }
 
     /// Waits for all that nobody waited for.
@@ -95,7 +110,7 @@ impl<'r> SshWriter<'r> {
         request.bytes(&parent.key).bytes(name).meta(source, None);
         put_optional_meta(&mut request, replaced, Some(source));
         parent.touch();
-        self.later(Message::MakeDir, request, None)
+        self.later(Message::MakeDir, request, About::Made)
     }
 
     /// `wanted` is asked for the attributes it is to have, where such are kept.
@@ -115,15 +130,15 @@ impl<'r> SshWriter<'r> {
         put_optional_meta(&mut request, dir.had.as_ref(), dir.like.as_ref());
         request.bool(dir.is_touched());
         put_attributes(&mut request, if attributes { Some(wanted()?) } else { None }.as_ref());
-        let told = (attributes && same && dir.had.is_some()).then(|| dir.key.clone());
-        self.later(Message::FinishDir, request, told)?;
+        let about = if attributes && same && dir.had.is_some() { About::Directory(dir.key.clone()) } else { About::Nothing };
+        self.later(Message::FinishDir, request, about)?;
         Ok(!same)
     }
 
     pub fn touch_dir(&self, key: &[u8], mtime: Time) -> Result<()> {
         let mut request = body();
         request.bytes(key).time(mtime);
-        self.later(Message::TouchDir, request, None)
+        self.later(Message::TouchDir, request, About::Nothing)
     }
 
     pub fn clean_up(&self, dir: &Dir<'_>, leftovers: &[Box<[u8]>], wanted: &[Op]) {
@@ -137,7 +152,7 @@ impl<'r> SshWriter<'r> {
         }
         if body_len(&request) <= MOST {
             dir.touch();
-            let _ = self.later(Message::CleanUp, request, None);
+            let _ = self.later(Message::CleanUp, request, About::Nothing);
         }
     }
 

@@ -95,6 +95,9 @@ impl Walker {
     }
 }
 
+/// A directory in another: its name and which it is.
+type Child = (Box<[u8]>, (u64, u64));
+
 struct OneWalk<'w> {
     walker: &'w Walker,
     endpoint: &'w LocalEndpoint,
@@ -117,7 +120,7 @@ impl OneWalk<'_> {
         if self.ancestors.len() > DEEPEST {
             return Ok(true);
         }
-        let dirs: Vec<(Box<[u8]>, (u64, u64))> = (0..listing.len())
+        let dirs: Vec<Child> = (0..listing.len())
             .filter(|&n| listing.item(n).meta.kind == FileKind::Dir)
             .map(|n| (listing.name(n).into(), listing.item(n).meta.identity()))
             .collect();

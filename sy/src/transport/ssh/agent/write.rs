@@ -19,7 +19,7 @@ use crate::transport::ssh::difference::{Basis, How, is_whole, rebuild, sum_part}
 use crate::transport::ssh::wire::attributes::get_attributes;
 use crate::transport::ssh::wire::message::{get_doomed, get_op, get_optional_meta, put_applied};
 use crate::transport::ssh::wire::{Frame, Get, Kind, Put, body, garbled};
-use crate::transport::{Applied, Kind as FileKind, Op, What};
+use crate::transport::{Applied, Kind as FileKind, Op, What, child_key};
 
 /// Pieces of a large file that wait to be written.
 const PIECES: usize = 16;
@@ -32,6 +32,8 @@ pub struct Changes<'s> {
     control: &'s Control,
     /// Directories that something was written into, until they are finished.
     dirs: Mutex<HashMap<Vec<u8>, Arc<Dir<'static>>>>,
+    /// Directories that could not be made, and why.
+    unmade: Mutex<HashMap<Vec<u8>, SyncError>>,
     /// Large files on their way.
     files: Mutex<HashMap<u32, SyncSender<Frame>>>,
 }
@@ -46,7 +48,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<'s> Changes<'s> {
     pub fn new(endpoint: &'s LocalEndpoint, options: &Options, precision: u64, control: &'s Control, out: &'s Out) -> Result<Self> {
         let writer = Writer::new(endpoint, options, precision, control)?;
-        Ok(Self { writer, out, control, dirs: Mutex::default(), files: Mutex::default() })
+        Ok(Self { writer, out, control, dirs: Mutex::default(), unmade: Mutex::default(), files: Mutex::default() })
     }
 
     pub fn close(&self) {
@@ -61,6 +63,24 @@ impl<'s> Changes<'s> {
     fn dir(&self, key: &[u8]) -> Arc<Dir<'static>> {
         let mut dirs = lock(&self.dirs);
         Arc::clone(dirs.entry(key.to_vec()).or_insert_with(|| Arc::new(Dir::new(key, None, None, None, &SILENT))))
+    }
+
+    fn made(&self, key: &[u8]) -> Result<Arc<Dir<'static>>> {
+        self.must_be_made(key)?;
+        Ok(self.dir(key))
+    }
+
+    /// Not if a directory, or one that it is in, could not be made: the other side does not wait to be told so.
+    fn must_be_made(&self, key: &[u8]) -> Result<()> {
+        let unmade = lock(&self.unmade);
+        if !unmade.is_empty() {
+            let ends = key.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end).chain([key.len()]);
+            if let Some(why) = ends.into_iter().find_map(|end| unmade.get(&key[..end])) {
+                let message = format!("its directory could not be made: {}", why.message);
+                return Err(SyncError { message, path: None, action: "", ..why.clone() });
+            }
+        }
+        Ok(())
     }
 
     pub fn take<'scope, 'env: 'scope>(&'env self, frame: Frame, queue: &Queue<'env>, threads: &'scope Scope<'scope, 'env>) -> Result<()> {
@@ -110,11 +130,13 @@ impl<'s> Changes<'s> {
 
     fn make_dir(&self, request: &[u8]) -> Result<Put> {
         let mut get = Get(request);
-        let (parent, name) = (self.dir(get.key()?), get.name()?);
+        let (key, name) = (get.key()?, get.name()?);
         let source = get.meta(None)?;
         let replaced = get_optional_meta(&mut get, Some(&source))?;
-        self.writer.make_dir(&parent, name, &source, replaced.as_ref())?;
-        Ok(body())
+        let made = self.made(key).and_then(|parent| self.writer.make_dir(&parent, name, &source, replaced.as_ref()));
+        made.map(|()| body()).inspect_err(|error| {
+            lock(&self.unmade).insert(child_key(key, name), error.clone());
+        })
     }
 
     fn finish_dir(&self, request: &[u8]) -> Result<Put> {
@@ -124,6 +146,12 @@ impl<'s> Changes<'s> {
         let had = get_optional_meta(&mut get, like.as_ref())?;
         let touched = get.bool()?;
         let known = lock(&self.dirs).remove(key);
+        if self.must_be_made(key).is_err() {
+            // That has been said.
+            let mut answer = body();
+            answer.bool(false);
+            return Ok(answer);
+        }
         let dir = Dir::new(key, None, like, had, &SILENT);
         if let Some(known) = &known {
             if let Some(&mode) = known.lifted.get() {
@@ -192,7 +220,7 @@ impl<'s> Changes<'s> {
     /// Operations of one directory, each with what it needs, one answer for all.
     fn ops(&self, request: &[u8]) -> Result<Put> {
         let mut get = Get(request);
-        let dir = self.dir(get.key()?);
+        let dir = self.made(get.key()?)?;
         let _held = self.writer.dest_dir(&dir);
         let mut answer = body();
         while !get.is_empty() {
@@ -251,7 +279,7 @@ impl<'s> Changes<'s> {
     /// A large file, whose content comes in pieces.
     fn put(&self, id: u32, request: &[u8], pieces: Receiver<Frame>) -> Result<Put> {
         let mut get = Get(request);
-        let dir = self.dir(get.key()?);
+        let dir = self.made(get.key()?)?;
         let op = get_op(&mut get)?;
         let wanted = self.attributes(&mut get)?;
         let how = How::of(get.u8()?)?;
@@ -369,7 +397,7 @@ impl<'s> Changes<'s> {
     /// Makes an entry another name of `leader`; the answer says if that could not be.
     fn hard_link(&self, request: &[u8]) -> Result<Put> {
         let mut get = Get(request);
-        let (dir, leader) = (self.dir(get.key()?), get.key()?);
+        let (dir, leader) = (self.made(get.key()?)?, get.key()?);
         let op = get_op(&mut get)?;
         let mut answer = body();
         match self.writer.hard_link(&dir, &op, leader)? {

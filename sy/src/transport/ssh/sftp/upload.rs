@@ -47,16 +47,23 @@ impl Upload<'_> {
                 );
             }
         }
-        // Another run may have been first; then its file is the same.
-        let renamed = session.ask(Request::path(wire::RENAME, temp.as_bytes()).text(path.as_bytes())).and_then(|ticket| ticket.done());
-        if renamed.is_err() {
+        // Another run may have been first; then its file is the same. What else stands there is not what it was.
+        put_in_place(&session, temp.as_bytes(), path.as_bytes()).or_else(|failure| {
             let _ = session.ask(Request::path(wire::REMOVE, temp.as_bytes())).and_then(|ticket| ticket.done());
-            if !same(&session, path.as_bytes(), content).map_err(fail)? {
-                return renamed.map_err(fail);
-            }
-        }
-        Ok(())
+            if same(&session, path.as_bytes(), content).map_err(fail)? { Ok(()) } else { Err(fail(failure)) }
+        })
     }
+}
+
+fn put_in_place(session: &Session, temp: &[u8], path: &[u8]) -> failure::Result<()> {
+    if session.server.posix_rename {
+        return session.ask(Request::extended("posix-rename@openssh.com").text(temp).text(path))?.done();
+    }
+    let rename = || session.ask(Request::path(wire::RENAME, temp).text(path))?.done();
+    rename().or_else(|_| {
+        session.ask(Request::path(wire::REMOVE, path))?.done()?;
+        rename()
+    })
 }
 
 fn write(session: &Session, path: &[u8], content: &[u8]) -> failure::Result<()> {

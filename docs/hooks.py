@@ -175,10 +175,12 @@ def signature(name: str, thing) -> list[str]:
 
 
 def attributes_of(name: str) -> dict[str, str]:
-    """The types of a class's attributes, from the stub."""
-    body = next((node.body for node in STUB.body if isinstance(node, ast.ClassDef) and node.name == name), [])
+    """The types of a class's attributes, also those of its bases, from the stub."""
+    found = next((node for node in STUB.body if isinstance(node, ast.ClassDef) and node.name == name), None)
     types = {}
-    for node in body:
+    for base in found.bases if found else []:
+        types |= attributes_of(ast.unparse(base))
+    for node in found.body if found else []:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             types[node.target.id] = spelled(node.annotation)
         elif isinstance(node, ast.FunctionDef) and [ast.unparse(one) for one in node.decorator_list] == ["property"]:

@@ -8,7 +8,7 @@ GREETING = b"\nsypy-agent\x00\xf5\n"
 VERSION = 1
 NAMES = """Hello Done Failed OpenSource OpenDest Close Walk More Listing List Stat Read MakeDir FinishDir Ops HardLink Remove
 TouchDir CleanUp SyncAll Put Data Hole Copy End Fetch Content FetchFile Credit Signature Hashes RemoveSource Forget Ping Zipped
-Attributes DirAttributes AllAttributes Accounts""".split()
+Attributes DirAttributes AllAttributes Accounts PutRange""".split()
 KINDS = {name: number for number, name in enumerate(NAMES, 1)}
 FILE, DIR, LINK = 0, 1, 2
 # Attributes: left as they are; wanted ones: none.

@@ -463,10 +463,12 @@ def test_without_retries_a_cut_run_ends_and_the_next_goes_on(way, sshd, src, dst
     stats = of(way, f"{src}/", f"{dst}/", bwlimit="2MB", retry=0, max_errors=0)
     cutter.join()
     assert stats.errors
-    done = stats.files_created
+    # Of a file whose answer was cut off it is not known that it is in place.
+    there = len(keys(dst) - set(leftovers(dst)))
+    assert stats.files_created <= there < 40
     again = way(f"{src}/", f"{dst}/")
     again.raise_for_errors()
-    assert again.files_created == 40 - done
+    assert again.files_created == 40 - there
     wrong = difference(whole(snapshot(src)), {k: v for k, v in whole(snapshot(dst)).items() if ".sypy-" not in k})
     assert not wrong
 

@@ -181,7 +181,7 @@ def test_no_directory_outside_is_reached(client, world, key):
     it.open_dest(world)
     requests = {
         "Ops": text(key) + op(b"new") + option(b"new") + AS_THEY_ARE,
-        "MakeDir": text(key) + text(b"new") + meta(DIR) + b"\0",
+        "MakeDir": text(key) + text(b"new") + meta(DIR) + b"\0\0",
         "Stat": text(key) + text(b"kept"),
         "Read": text(key + b"/kept"),
         "Remove": text(key) + text(b"kept") + b"\0" + num(4) + num(0) + num(0) + num(0) + b"\0",
@@ -194,6 +194,7 @@ def test_no_directory_outside_is_reached(client, world, key):
         "Fetch": text(key) + NO_WISH + text(b"kept") + num(4),
         "RemoveSource": text(key) + op(b"kept", source=meta(FILE, 4)),
         "TouchDir": text(key) + num(2) + num(0),
+        "PutRange": text(key) + text(b"kept") + num(0) + num(4),
         "FetchFile": num(1000) + text(key) + text(b"kept") + NO_WISH + b"\0\0" + num(0) + num(1000) + b"s" * 32,
     }
     before = snapshot(world.parent / "outside", untouched=True)
@@ -222,9 +223,10 @@ def test_no_directory_outside_is_reached(client, world, key):
 def test_no_name_leads_out(client, world, name):
     bodies = {
         "Ops": text(b"d") + op(name) + option(b"new") + AS_THEY_ARE,
-        "MakeDir": text(b"d") + text(name) + meta(DIR) + b"\0",
+        "MakeDir": text(b"d") + text(name) + meta(DIR) + b"\0\0",
         "Put": text(b"d") + op(name, source=meta(FILE, 10)) + AS_THEY_ARE + b"\0" + b"s" * 32,
         "CleanUp": text(b"") + num(1) + text(name),
+        "PutRange": text(b"d") + text(name) + num(0) + num(4),
         "HardLink": text(b"d") + text(b"f") + op(name),
         "Remove": text(b"d") + text(name) + b"\1" + num(0) + num(0) + num(0) + num(0),
     }
@@ -244,6 +246,38 @@ def test_only_what_is_ours_is_cleaned_up(client, world):
     assert (world / "f").exists() and (world / "old").exists()
 
 
+@pytest.mark.parametrize("name", [b"f", b"old", b"out", b".sypy-tmp-0-1-1-0.0"])
+def test_ranges_go_only_into_files_that_are_being_made(client, world, name):
+    if name.startswith(b"."):
+        os.symlink("f", world / name.decode())
+    it = client()
+    it.open_dest(world)
+    assert failed(it.ask("PutRange", text(b"") + text(name) + num(0) + num(1), ("Data", b"!"), ("End", b"h" * 32)))
+    assert (world / "f").read_text() == "f" and (world / "old").read_bytes() == b"o" * 200_000
+    assert keys(world.parent / "outside") == {"kept", "d", "d/kept"}
+
+
+def test_ranges_are_not_longer_than_they_are_said_to_be(client, world):
+    it = client()
+    it.open_dest(world)
+    put = text(b"") + op(b"big", source=meta(FILE, 1000)) + AS_THEY_ARE + b"\3" + b"s" * 32
+    it.ident += 1
+    empty = bytes.fromhex("af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262")
+    it.send(b"".join(frame(kind, it.ident, part) for kind, part in [("Put", put), ("Hole", num(0)), ("End", empty)]))
+    assert it.next()[0] == "Credit"
+    kind, ident, name = it.next()
+    assert (kind, ident) == ("Credit", it.ident)
+    for pieces in [
+        [("Data", b"x" * 101)],
+        [("Data", b"x" * 99), ("End", b"h" * 32)],
+        [("Data", b"x" * 100), ("End", b"h" * 32)],
+    ]:
+        assert failed(it.ask("PutRange", text(b"") + name + num(0) + num(100), *pieces))
+    assert not (world / "big").exists()
+    it.end()
+    assert leftovers(world) == []
+
+
 def test_links_may_point_anywhere_but_are_not_followed(client, world):
     it = client()
     it.open_dest(world)
@@ -253,7 +287,7 @@ def test_links_may_point_anywhere_but_are_not_followed(client, world):
         == b"\1"
     )
     assert failed(it.ask("Ops", text(b"l") + op(b"new") + option(b"new") + AS_THEY_ARE))
-    assert failed(it.ask("MakeDir", text(b"l") + text(b"new") + meta(DIR) + b"\0"))
+    assert failed(it.ask("MakeDir", text(b"l") + text(b"new") + meta(DIR) + b"\0\0"))
     assert os.readlink(world / "l") == "../outside"
 
 

@@ -18,8 +18,12 @@ PIECE = 64 << 10
 class Wire:
     def __init__(self, port: int) -> None:
         self.target = port
-        self.up = self.down = self.connections = 0
+        self.up = self.down = 0
+        # Bytes that each connection carried.
+        self.carried: list[int] = []
         self.rate: float | None = None
+        # Connections that are taken.
+        self.at_most: int | None = None
         self._limit: int | None = None
         self._refuse = self._refuse_later = False
         self._flowing = threading.Event()
@@ -29,6 +33,10 @@ class Wire:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._serve, daemon=True).start()
+
+    @property
+    def connections(self) -> int:
+        return len(self.carried)
 
     @property
     def bytes(self) -> int:
@@ -74,17 +82,18 @@ class Wire:
                 ours, _ = self._listener.accept()
             except OSError:
                 return
-            if self._refuse:
+            if self._refuse or (self.at_most is not None and self.connections >= self.at_most):
                 ours.close()
                 continue
             theirs = socket.create_connection(("127.0.0.1", self.target))
-            self.connections += 1
             with self._lock:
+                number = len(self.carried)
+                self.carried.append(0)
                 self._pairs.append((ours, theirs))
-            for args in [(ours, theirs, True), (theirs, ours, False)]:
+            for args in [(ours, theirs, True, number), (theirs, ours, False, number)]:
                 threading.Thread(target=self._pump, args=args, daemon=True).start()
 
-    def _pump(self, source: socket.socket, dest: socket.socket, up: bool) -> None:
+    def _pump(self, source: socket.socket, dest: socket.socket, up: bool, number: int) -> None:
         try:
             while piece := source.recv(PIECE):
                 self._flowing.wait()
@@ -93,6 +102,7 @@ class Wire:
                 dest.sendall(piece)
                 with self._lock:
                     self.up, self.down = self.up + up * len(piece), self.down + (not up) * len(piece)
+                    self.carried[number] += len(piece)
                     over = self._limit is not None and self.bytes >= self._limit
                     if over:
                         self._limit, self._refuse = None, self._refuse_later

@@ -102,7 +102,9 @@ pub fn run(listing: &Listing, control: &Arc<Control>) -> u8 {
             if error.kind == ErrorKind::Cancelled { exit::INTERRUPTED } else { exit::REFUSED }
         }
     };
-    printer.0.close(&listing.program).max(code)
+    let code = printer.0.close(&listing.program).max(code);
+    // All was found, but not all was read.
+    if code == exit::DONE && printer.0.is_broken() { exit::BROKEN_PIPE } else { code }
 }
 
 /// The lines on their way out.

@@ -109,12 +109,19 @@ impl<'r> Work<'r> {
                     continue;
                 }
                 cx.tally.retries.fetch_add(1, Relaxed);
+                let transfer = matches!(op.what, What::Copy | What::CopyIfDifferent);
                 let refreshed = cx.lane.map_or(Ok(()), |lane| lane.refresh(&dir, &mut op)).and_then(|()| match cx.owners {
                     Some(owners) => owners.translate(std::iter::once(&mut op.source)),
                     None => Ok(()),
                 });
                 let done = refreshed.and_then(|()| match &leader {
                     Some(leader) => try_link(cx, &dir, &op, leader),
+                    None if transfer && op.what == What::Nothing => {
+                        // It had been done, but a connection was cut before that was heard of.
+                        cx.applied(&dir, &op, if op.dest.is_some() { Applied::Updated } else { Applied::Created }, false);
+                        cx.remove_source(&dir, &op);
+                        Ok(())
+                    }
                     None => cx.perform(&dir, &mut op),
                 });
                 match done.map_err(|error| named(cx, &dir, &op, error)) {

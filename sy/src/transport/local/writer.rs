@@ -460,6 +460,10 @@ impl std::fmt::Debug for Temp {
 }
 
 impl Temp {
+    pub fn name(&self) -> &[u8] {
+        &self.name
+    }
+
     pub fn discard(self, dir: BorrowedFd<'_>) {
         drop(self.fd);
         let _ = rustix::fs::unlinkat(dir, &*self.name, AtFlags::empty());

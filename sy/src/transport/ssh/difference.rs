@@ -314,10 +314,15 @@ pub enum How {
     Difference,
     /// The other side has the beginning of it.
     Rest,
+    /// What it does not have the beginning of comes in ranges, over several connections.
+    Ranges,
 }
 
 impl How {
     pub fn of(byte: u8) -> Result<Self> {
-        [Self::Whole, Self::Difference, Self::Rest].get(usize::from(byte)).copied().ok_or_else(|| garbled("a way that there is not"))
+        [Self::Whole, Self::Difference, Self::Rest, Self::Ranges]
+            .get(usize::from(byte))
+            .copied()
+            .ok_or_else(|| garbled("a way that there is not"))
     }
 }

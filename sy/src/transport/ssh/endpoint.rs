@@ -10,6 +10,7 @@ use super::connect::{Start, Target, connect};
 use super::deploy;
 use super::here::is_here;
 use super::kept;
+use super::later::{About, Later};
 use super::session::Session;
 use super::walk::{Found as Walked, Part, get_rest};
 use super::wire::message::{
@@ -76,9 +77,10 @@ struct Way {
 pub struct SshEndpoint {
     way: Way,
     session: Mutex<Arc<Session>>,
-    /// More connections, for large files; `None` where none could be had.
-    more: Mutex<Vec<Option<Arc<Session>>>>,
+    /// More connections, for large files.
+    more: Vec<Mutex<Option<Arc<Session>>>>,
     turn: AtomicUsize,
+    later: Later,
     /// Until when the host counts as away, and why.
     lost: Mutex<Option<(Instant, SyncError)>>,
     known: Known,
@@ -160,11 +162,13 @@ impl SshEndpoint {
         if inside {
             root = path.parent().path;
         }
+        let more = (1..config.pool_size.unwrap_or(1).clamp(1, MOST)).map(|_| Mutex::default()).collect();
         Ok(Self {
             way,
             session: Mutex::new(session),
-            more: Mutex::default(),
+            more,
             turn: AtomicUsize::new(0),
+            later: Later::default(),
             lost: Mutex::default(),
             known,
             prefix,
@@ -192,9 +196,12 @@ impl SshEndpoint {
         for left in (0..tries).rev() {
             match self.way.go() {
                 Ok((fresh, known)) if (known.meta.dev, known.meta.ino) == (self.known.meta.dev, self.known.meta.ino) => {
-                    *session = fresh;
-                    *lost = None;
-                    return Ok(Arc::clone(&session));
+                    // Should it be cut already, that shows soon.
+                    if self.later.send_again(&fresh).is_ok() || left == 0 {
+                        *session = fresh;
+                        *lost = None;
+                        return Ok(Arc::clone(&session));
+                    }
                 }
                 Ok(_) => return Err(SyncError::new(ErrorKind::Conflict, "it is another directory now").at("open", self.path_of(b""))),
                 Err(error) if !error.retryable || left == 0 || self.way.stop.is_set() => {
@@ -214,30 +221,57 @@ impl SshEndpoint {
 
     /// A connection for a large file: one after another of as many as `pool_size` says.
     pub fn session_for_large(&self) -> Result<Arc<Session>> {
-        let most = self.way.config.pool_size.unwrap_or(1).clamp(1, MOST) as usize;
-        let turn = self.turn.fetch_add(1, Relaxed) % most;
+        let turn = self.turn.fetch_add(1, Relaxed) % self.connections();
+        match self.session_at(turn)? {
+            Some(session) => Ok(session),
+            None => self.session(),
+        }
+    }
+
+    /// Connections that a run may have.
+    pub fn connections(&self) -> usize {
+        self.more.len() + 1
+    }
+
+    /// One of them; the first is the one that all else goes over. `None` if it could not be had.
+    pub fn session_at(&self, place: usize) -> Result<Option<Arc<Session>>> {
         let first = self.session()?;
-        if turn == 0 {
-            return Ok(first);
+        let Some(beside) = place.checked_sub(1).and_then(|place| self.more.get(place)) else { return Ok(Some(first)) };
+        let mut beside = lock(beside);
+        if beside.as_ref().is_none_or(|session| session.is_dead()) {
+            *beside = self.way.go_beside().ok();
         }
-        let mut more = lock(&self.more);
-        more.resize(most - 1, None);
-        let place = &mut more[turn - 1];
-        if place.as_ref().is_none_or(|session| session.is_dead()) {
-            *place = self.way.go_beside().ok();
-        }
-        let Some(session) = place.clone() else { return Ok(first) };
-        drop(more);
+        let Some(session) = beside.clone() else { return Ok(None) };
+        drop(beside);
         if self.known.dest.is_some() {
             // The directories that were asked for there have been made when this is answered.
             first.ask(Kind::Ping, body())?.done()?;
         }
-        Ok(session)
+        Ok(Some(session))
     }
 
     /// Sends a request and waits for the one message that answers it.
     pub fn ask(&self, kind: Kind, body: Put) -> Result<Vec<u8>> {
         self.session()?.ask(kind, body)?.done().map_err(|error| self.at(error))
+    }
+
+    /// Sends a request that nobody waits for, and that does not get lost with a connection.
+    pub fn ask_later(&self, kind: Kind, body: Put, about: About) -> Result<()> {
+        let session = self.session()?;
+        match self.later.send(&session, kind, body.clone(), about.clone()) {
+            Err(error) if error.retryable && session.is_dead() => self.later.send(&*self.session()?, kind, body, about),
+            sent => sent,
+        }
+    }
+
+    /// The next answer of those. Without `wait` only one that has come.
+    pub fn answer(&self, wait: bool) -> Option<(About, Result<Vec<u8>>)> {
+        self.later.next(wait, &|| self.session().map(drop))
+    }
+
+    /// Is the other side so far behind that it has to be waited for?
+    pub fn is_far_behind(&self) -> bool {
+        self.later.is_full()
     }
 
     /// An error of the other side, with its paths as the user would write them.

@@ -4,6 +4,7 @@ mod metadata;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
 
@@ -14,10 +15,11 @@ use super::difference::{Basis, How, is_whole, is_worthwhile, rebuild, secret, su
 use super::finish::Finishing;
 use super::push::{Lost, SMALL, pace};
 use super::session::{Reply, Session};
-use super::window::Window;
+use super::split::{self, Ranges};
+use super::window::{MOST, Window};
 use super::wire::attributes::{get_attributes, put_wish};
 use super::wire::message::put_op;
-use super::wire::{Frame, Get, Kind, PIECE, body, garbled};
+use super::wire::{Frame, Get, Kind, PIECE, Put, body, garbled};
 use super::writer::outcome;
 use crate::cli::Options;
 use crate::delta::{Key, Shape};
@@ -222,24 +224,50 @@ impl<'r> PullLane<'r> {
         if temp.have > have {
             rustix::fs::ftruncate(&temp.fd, have).map_err(write_error)?;
         }
+        let connections = self.from.connections();
+        let split = basis.is_none() && split::is_worthwhile(&op.source, op.source.size - have, connections);
+        let to = if split { have } else { u64::MAX };
         let secret = secret()?;
         let key = Key::new(&secret);
-        let mut request = body();
-        request.u64(room).bytes(&dir.key).bytes(op.source_name());
-        put_wish(&mut request, self.to.keep);
-        request.bool(true).u8(how as u8).u64(have).u64(u64::MAX).0.extend_from_slice(&secret);
+        if split && have == 0 {
+            return self.receive_ranges(dir, op, temp, 0, &secret);
+        }
         let session = self.from.session_for_large()?;
-        let reply = session.ask(Kind::FetchFile, request)?;
+        let reply = session.ask(Kind::FetchFile, self.fetch_request(dir, op, how, (have, to), room, &secret))?;
         let mut tell = |kind, body| session.tell(kind, reply.id, body);
         match &basis {
             None => {
                 if how == How::Rest {
                     sum_part(&key, temp.fd.as_fd(), have, &mut tell)?;
                 }
-                self.content(dir, op, temp, how, room, reply)
+                let range = (if how == How::Rest { 0 } else { have }, to.min(op.source.size));
+                let wanted = self.content(dir, op, temp, how, range, room, reply)?;
+                if split { self.receive_ranges(dir, op, temp, have, &secret) } else { Ok(wanted) }
             }
             Some((basis, size)) => self.patch(dir, op, temp, &key, Shape::of(*size), basis.as_fd(), room, (&session, reply)),
         }
+    }
+
+    fn fetch_request(&self, dir: &Dir<'_>, op: &Op, how: How, (from, to): (u64, u64), room: u64, secret: &[u8; 32]) -> Put {
+        let mut request = body();
+        request.u64(room).bytes(&dir.key).bytes(op.source_name());
+        put_wish(&mut request, self.to.keep);
+        request.bool(true).u8(how as u8).u64(from).u64(to).0.extend_from_slice(secret);
+        request
+    }
+
+    /// What is not here yet, by way of all connections.
+    fn receive_ranges(&self, dir: &Dir<'_>, op: &Op, temp: &Temp, have: u64, secret: &[u8; 32]) -> Result<Option<Attributes>> {
+        let connections = self.from.connections();
+        let room = (MOST / connections as u64).clamp(2 * PIECE as u64, AHEAD);
+        let wanted = Mutex::new(None);
+        split::over_all(self.from, &Ranges::new(have, op.source.size, connections), &|session, range| {
+            let reply = session.ask(Kind::FetchFile, self.fetch_request(dir, op, How::Whole, range, room, secret))?;
+            let found = self.content(dir, op, temp, How::Whole, range, room, reply)?;
+            *wanted.lock().unwrap_or_else(PoisonError::into_inner) = found;
+            Ok(())
+        })?;
+        Ok(wanted.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Counts what came, and lets more of it come.
@@ -253,10 +281,21 @@ impl<'r> PullLane<'r> {
         Ok(())
     }
 
-    fn content(&self, dir: &Dir<'_>, op: &Op, temp: &Temp, how: How, room: u64, mut reply: Reply) -> Result<Option<Attributes>> {
+    /// Content as it is: of a range, or of the part of it that is not here.
+    #[expect(clippy::too_many_arguments, reason = "one file on its way")]
+    fn content(
+        &self,
+        dir: &Dir<'_>,
+        op: &Op,
+        temp: &Temp,
+        how: How,
+        (from, to): (u64, u64),
+        room: u64,
+        mut reply: Reply,
+    ) -> Result<Option<Attributes>> {
         let write_error = |errno| SyncError::os(errno, "write", self.to.dest_path(dir, op));
         let mut hash = blake3::Hasher::new();
-        let (mut at, mut taken) = (0, 0);
+        let (mut at, mut taken) = (from, 0);
         loop {
             let frame = reply.next().map_err(|error| self.from.at(error))?;
             match frame.kind {
@@ -270,7 +309,7 @@ impl<'r> PullLane<'r> {
                 }
                 Kind::Data => {
                     let bytes = frame.body.len() as u64;
-                    if bytes > op.source.size - at {
+                    if bytes > to - at {
                         return Err(changed(self.path(dir, op)));
                     }
                     self.allow(bytes)?;
@@ -283,7 +322,7 @@ impl<'r> PullLane<'r> {
                 }
                 Kind::Hole => {
                     let length = Get(&frame.body).u64()?;
-                    if length > op.source.size - at {
+                    if length > to - at {
                         return Err(changed(self.path(dir, op)));
                     }
                     self.to.write_hole(temp.fd.as_fd(), at, length).map_err(write_error)?;
@@ -293,7 +332,7 @@ impl<'r> PullLane<'r> {
                 }
                 Kind::Done => {
                     let mut get = Get(&frame.body);
-                    if at != op.source.size || !get.meta(None)?.same_state(&op.source) {
+                    if at != to || !get.meta(None)?.same_state(&op.source) {
                         return Err(changed(self.path(dir, op)));
                     }
                     let wanted = self.kept(get_attributes(&mut get)?);

@@ -8,6 +8,7 @@ use super::attributes::Seen;
 use super::difference::{How, Search, common_part, from_start, is_worthwhile, put_whole, search, secret};
 use super::extents::Extents;
 use super::session::Reply;
+use super::split::{self, Ranges};
 use super::window::Window;
 use super::wire::attributes::{put_attributes, sendable};
 use super::wire::message::{get_applied, put_op};
@@ -192,6 +193,7 @@ impl<'r> PushLane<'r> {
         let old = op.dest.filter(|old| is_worthwhile(&op.source, old));
         let how = match old {
             Some(_) => How::Difference,
+            None if split::is_worthwhile(&op.source, op.source.size, self.to.at.connections()) => How::Ranges,
             None if self.to.has_part(dir, op) => How::Rest,
             None => How::Whole,
         };
@@ -210,6 +212,7 @@ impl<'r> PushLane<'r> {
             let end = match how {
                 How::Difference => self.send_difference(dir, op, &file, &key, &mut reply)?,
                 How::Whole | How::Rest => self.send_content(dir, op, &file, how == How::Rest, &key, &mut reply)?,
+                How::Ranges => self.send_ranges(dir, op, &file, &key, &mut reply)?,
             };
             self.still(&file, dir, op)?;
             reply.tell(Kind::End, end)?;
@@ -266,20 +269,49 @@ impl<'r> PushLane<'r> {
     }
 
     fn send_content(&self, dir: &Dir<'_>, op: &Op, file: &OwnedFd, rest: bool, key: &Key, reply: &mut Reply) -> Result<Put> {
+        let at = if rest { self.find_rest(op, file, key, reply)?.0 } else { 0 };
+        self.send_range(dir, op, file, (at, op.source.size), reply)
+    }
+
+    /// Where the content and what is there of it part, and how much is there.
+    fn find_rest(&self, op: &Op, file: &OwnedFd, key: &Key, reply: &mut Reply) -> Result<(u64, u64)> {
+        let have = Get(&reply.next()?.body).u64()?.min(op.source.size);
+        let at = common_part(key, &mut from_start(file.as_fd()), have, &mut || reply.next())?;
+        let mut from = body();
+        from.u64(at);
+        reply.tell(Kind::Hole, from)?;
+        self.control.bytes.fetch_add(at, Relaxed);
+        Ok((at, have))
+    }
+
+    /// First what is there is made right, then all connections carry the rest.
+    fn send_ranges(&self, dir: &Dir<'_>, op: &Op, file: &OwnedFd, key: &Key, reply: &mut Reply) -> Result<Put> {
+        let (at, have) = self.find_rest(op, file, key, reply)?;
+        let end = self.send_range(dir, op, file, (at, have), reply)?;
+        reply.tell(Kind::End, end)?;
+        let place = reply.next()?;
+        let mut name = Get(&place.body);
+        let name = name.name()?;
+        let ranges = Ranges::new(have, op.source.size, self.to.at.connections());
+        split::over_all(self.to.at, &ranges, &|session, (from, to)| {
+            let mut request = body();
+            request.bytes(&dir.key).bytes(name).u64(from).u64(to);
+            let mut reply = session.ask(Kind::PutRange, request)?;
+            let end = self.send_range(dir, op, file, (from, to), &mut reply)?;
+            reply.tell(Kind::End, end)?;
+            reply.done().map(drop)
+        })?;
+        Ok(body())
+    }
+
+    /// Returns the hash of it.
+    fn send_range(&self, dir: &Dir<'_>, op: &Op, file: &OwnedFd, (from, to): (u64, u64), reply: &mut Reply) -> Result<Put> {
         let read_error = |errno| SyncError::os(errno, "read", self.from.path(dir, op));
-        let mut at = 0;
-        if rest {
-            let have = Get(&reply.next()?.body).u64()?.min(op.source.size);
-            at = common_part(key, &mut from_start(file.as_fd()), have, &mut || reply.next())?;
-            let mut from = body();
-            from.u64(at);
-            reply.tell(Kind::Hole, from)?;
-            self.control.bytes.fetch_add(at, Relaxed);
-        }
+        let mut at = from;
         let mut hash = blake3::Hasher::new();
         let mut data = Extents::new(file.as_fd(), &op.source);
-        while at < op.source.size {
-            let hole = data.hole(at).map_err(read_error)?;
+        while at < to {
+            let hole = data.hole(at).map_err(read_error)?.min(to - at);
             if hole > 0 {
                 let mut piece = body();
                 piece.u64(hole);
@@ -288,7 +320,7 @@ impl<'r> PushLane<'r> {
                 at += hole;
                 continue;
             }
-            let want = (data.end(at) - at).min(PIECE as u64) as usize;
+            let want = (data.end(at).min(to) - at).min(PIECE as u64) as usize;
             self.allow(want as u64)?;
             let mut piece = body();
             let head = piece.0.len();

@@ -267,6 +267,7 @@ impl<'r, S: Source> RelayLane<'r, S> {
         let end = match how {
             How::Difference => self.send_difference(dir, op, content, &key, &mut reply)?,
             How::Whole | How::Rest => self.send_content(dir, op, content, how == How::Rest, &key, &mut reply)?,
+            How::Ranges => return Err(garbled("a way that is not taken between hosts")),
         };
         content.still()?;
         reply.tell(Kind::End, end)?;

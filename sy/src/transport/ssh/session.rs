@@ -248,6 +248,16 @@ impl Reply {
         }
     }
 
+    /// Has the other side said all that it has to say?
+    pub fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Is its run stopped?
+    pub fn is_stopped(&self) -> bool {
+        lock(&self.shared.stop).is_set()
+    }
+
     /// The answer where it is a single frame.
     pub fn done(&mut self) -> Result<Vec<u8>> {
         let frame = self.next()?;

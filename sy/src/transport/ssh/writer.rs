@@ -1,10 +1,9 @@
 //! The destination on a host, wherever contents come from.
 
-use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::SshEndpoint;
-use super::session::Reply;
+use super::later::About;
 use super::wire::attributes::put_attributes;
 use super::wire::message::{get_applied, put_doomed, put_op, put_optional_meta};
 use super::wire::{Get, Kind as Message, Put, body, body_len, frame::MOST, garbled};
@@ -14,16 +13,12 @@ use crate::sync::Dir;
 use crate::transport::local::{Attributes, Keep, part_name};
 use crate::transport::{Applied, Doomed, Endpoint, Found, Kind, Meta, Op, Settled, Time, split_key};
 
-/// So many answers that nobody waits for may be outstanding.
-const LATER: usize = 4096;
-
 /// The destination of a run.
 pub struct SshWriter<'r> {
     pub at: &'r SshEndpoint,
     pub keep: Keep,
     pub precision: u64,
     resume: bool,
-    later: Mutex<VecDeque<Later>>,
     /// What came of it, as far as it matters.
     settled: Mutex<Vec<Settled>>,
 }
@@ -34,54 +29,26 @@ impl std::fmt::Debug for SshWriter<'_> {
     }
 }
 
-/// An answer that nobody waits for.
-struct Later {
-    reply: Reply,
-    about: About,
-}
-
-/// What such an answer says.
-enum About {
-    /// Whether a directory was made.
-    Made,
-    /// Whether that directory differed.
-    Directory(Box<[u8]>),
-    Nothing,
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<'r> SshWriter<'r> {
     pub fn new(dest: &'r SshEndpoint, options: &Options, precision: u64) -> Self {
-        Self { at: dest, keep: Keep::new(options), precision, resume: options.resume, later: Mutex::default(), settled: Mutex::default() }
+        Self { at: dest, keep: Keep::new(options), precision, resume: options.resume, settled: Mutex::default() }
     }
 
     /// Sends a request whose answer `settle` will look at.
     fn later(&self, kind: Message, body: Put, about: About) -> Result<()> {
-        let reply = self.at.session()?.ask(kind, body)?;
-        let mut later = lock(&self.later);
-        later.push_back(Later { reply, about });
-        while let Some(first) = later.front_mut() {
-            let answer = match first.reply.try_next() {
-                Ok(None) if later.len() <= LATER => break,
-                // Far ahead of the other side: wait for the oldest.
-                Ok(None) => None,
-                Ok(Some(frame)) => Some(Ok(frame.body)),
-                Err(error) => Some(Err(error)),
-            };
-            let Some(mut first) = later.pop_front() else { break };
-            drop(later);
-            let answer = answer.unwrap_or_else(|| first.reply.done());
-            self.note(first, answer);
-            later = lock(&self.later);
+        self.at.ask_later(kind, body, about)?;
+        while let Some((about, answer)) = self.at.answer(self.at.is_far_behind()) {
+            self.note(about, answer);
         }
         Ok(())
     }
 
-    fn note(&self, one: Later, answer: Result<Vec<u8>>) {
-        let said = match (answer, one.about) {
+    fn note(&self, about: About, answer: Result<Vec<u8>>) {
+        let said = match (answer, about) {
             // Of one whose answer was lost it is not known.
             (Err(error), About::Made) if error.kind != ErrorKind::Network => Settled::NotMade(self.at.at(error)),
             (Err(error), _) => Settled::Failed(self.at.at(error)),
@@ -97,10 +64,8 @@ impl<'r> SshWriter<'r> {
 
     /// Waits for all that nobody waited for.
     pub fn settle(&self, report: &mut dyn FnMut(Settled)) {
-        loop {
-            let Some(mut one) = lock(&self.later).pop_front() else { break };
-            let answer = one.reply.done();
-            self.note(one, answer);
+        while let Some((about, answer)) = self.at.answer(true) {
+            self.note(about, answer);
         }
         std::mem::take(&mut *lock(&self.settled)).into_iter().for_each(report);
     }
@@ -109,6 +74,8 @@ impl<'r> SshWriter<'r> {
         let mut request = body();
         request.bytes(&parent.key).bytes(name).meta(source, None);
         put_optional_meta(&mut request, replaced, Some(source));
+        // Not again.
+        request.bool(false);
         parent.touch();
         self.later(Message::MakeDir, request, About::Made)
     }

@@ -327,6 +327,7 @@ impl<'s> Sources<'s> {
                 end.0.extend_from_slice(hash.finalize().as_bytes());
                 at == end_at
             }
+            How::Ranges => return Err(garbled("a way that is none of reading")),
         };
         let attributes = self.reader.attributes_of(&dir, &op, file.as_fd(), keep)?;
         let attributes = attributes.map(|found| sendable(found, || path.clone())).transpose()?;

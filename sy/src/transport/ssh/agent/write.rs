@@ -7,6 +7,8 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
 
+use rustix::fs::{Mode, OFlags};
+
 use super::queue::Queue;
 use super::read::Silent;
 use super::{Out, answer, fail};
@@ -14,7 +16,7 @@ use crate::cli::Options;
 use crate::delta::{Key, Shape};
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::{Control, Dir};
-use crate::transport::local::{Attributes, LocalEndpoint, Temp, Writer, check_room, hash_of, stat_fd, write_at};
+use crate::transport::local::{Attributes, LocalEndpoint, Temp, Writer, check_room, hash_of, is_ours, stat_at, stat_fd, write_at};
 use crate::transport::ssh::difference::{Basis, How, is_whole, rebuild, sum_part};
 use crate::transport::ssh::wire::attributes::get_attributes;
 use crate::transport::ssh::wire::message::{get_doomed, get_op, get_optional_meta, put_applied};
@@ -43,6 +45,21 @@ pub static SILENT: Silent = Silent;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn cut_off() -> SyncError {
+    SyncError::new(ErrorKind::Network, "the transfer was cut off").retryable()
+}
+
+fn not_what_was_sent() -> SyncError {
+    SyncError::new(ErrorKind::Verification, "what arrived is not what was sent").retryable()
+}
+
+/// Under which name a file is being made.
+fn named(temp: &Temp) -> Put {
+    let mut name = body();
+    name.bytes(temp.name());
+    name
 }
 
 impl<'s> Changes<'s> {
@@ -106,11 +123,12 @@ impl<'s> Changes<'s> {
                 );
                 Ok(())
             }
-            Kind::Put => {
+            Kind::Put | Kind::PutRange => {
                 let (sender, pieces) = mpsc::sync_channel(PIECES);
                 lock(&self.files).insert(id, sender);
                 threads.spawn(move || {
-                    let done = self.put(id, &frame.body, pieces);
+                    let done =
+                        if frame.kind == Kind::Put { self.put(id, &frame.body, &pieces) } else { self.put_range(&frame.body, &pieces) };
                     lock(&self.files).remove(&id);
                     let _ = answer(self.out, id, done);
                 });
@@ -133,7 +151,16 @@ impl<'s> Changes<'s> {
         let (key, name) = (get.key()?, get.name()?);
         let source = get.meta(None)?;
         let replaced = get_optional_meta(&mut get, Some(&source))?;
-        let made = self.made(key).and_then(|parent| self.writer.make_dir(&parent, name, &source, replaced.as_ref()));
+        // Whether that was made is not known: the connection was cut.
+        let again = get.bool()?;
+        let is_there = |parent: &Dir<'_>| -> Result<bool> {
+            let found = stat_at(self.writer.dest_dir(parent)?.as_fd(), name);
+            Ok(found.is_ok_and(|found| found.kind == FileKind::Dir))
+        };
+        let made = self.made(key).and_then(|parent| match again && is_there(&parent)? {
+            true => Ok(()),
+            false => self.writer.make_dir(&parent, name, &source, replaced.as_ref()),
+        });
         made.map(|()| body()).inspect_err(|error| {
             lock(&self.unmade).insert(child_key(key, name), error.clone());
         })
@@ -195,7 +222,7 @@ impl<'s> Changes<'s> {
             wanted.push(get_op(&mut get)?);
         }
         // Whatever the other side calls a leftover, only what has such a name is removed.
-        leftovers.retain(|name| crate::transport::local::is_ours(name));
+        leftovers.retain(|name| is_ours(name));
         self.writer.clean_up(&dir, &leftovers, &wanted);
         Ok(body())
     }
@@ -277,7 +304,7 @@ impl<'s> Changes<'s> {
     }
 
     /// A large file, whose content comes in pieces.
-    fn put(&self, id: u32, request: &[u8], pieces: Receiver<Frame>) -> Result<Put> {
+    fn put(&self, id: u32, request: &[u8], pieces: &Receiver<Frame>) -> Result<Put> {
         let mut get = Get(request);
         let dir = self.made(get.key()?)?;
         let op = get_op(&mut get)?;
@@ -288,7 +315,11 @@ impl<'s> Changes<'s> {
         let temp = self.writer.create(&dir, &op, &op.source, dest_dir.as_fd())?;
         let filled = match how {
             How::Difference => self.patch(id, &dir, &op, &key, &temp, pieces),
-            How::Whole | How::Rest => self.fill(id, &dir, &op, how == How::Rest, &key, &temp, pieces),
+            How::Whole | How::Rest => self.fill(id, &dir, &op, how, &key, &temp, pieces),
+            How::Ranges => self
+                .fill(id, &dir, &op, how, &key, &temp, pieces)
+                .and_then(|()| self.out.send(Kind::Credit, id, named(&temp).0))
+                .and_then(|()| self.await_ranges(&dir, &op, &temp, pieces)),
         };
         let filled = filled.and_then(|()| {
             // Nobody but this side has the hash of a file that was put together; read back, it is compared with what was written.
@@ -301,12 +332,13 @@ impl<'s> Changes<'s> {
         Ok(answer)
     }
 
-    /// Content as it is, or what of it is not here yet.
+    /// Content as it is, or what of it is not here yet; if the rest comes in ranges, what was here of it.
     #[expect(clippy::too_many_arguments, reason = "one file on its way")]
-    fn fill(&self, id: u32, dir: &Dir<'_>, op: &Op, rest: bool, key: &Key, temp: &Temp, pieces: Receiver<Frame>) -> Result<()> {
+    fn fill(&self, id: u32, dir: &Dir<'_>, op: &Op, how: How, key: &Key, temp: &Temp, pieces: &Receiver<Frame>) -> Result<()> {
         let write_error = |errno| SyncError::os(errno, "write", self.writer.dest_path(dir, op));
-        let (mut at, size) = (0_u64, op.source.size);
-        let have = if rest { temp.have.min(size) } else { 0 };
+        let rest = how != How::Whole;
+        let have = if rest { temp.have.min(op.source.size) } else { 0 };
+        let (mut at, size) = (0_u64, if how == How::Ranges { have } else { op.source.size });
         if rest {
             let mut first = body();
             first.u64(have);
@@ -331,7 +363,7 @@ impl<'s> Changes<'s> {
                     if temp.have > at {
                         rustix::fs::ftruncate(&temp.fd, at).map_err(write_error)?;
                     }
-                    if size >= LARGE {
+                    if op.source.size >= LARGE {
                         check_room(temp.fd.as_fd(), self.writer.room_for(op).saturating_sub(at)).map_err(write_error)?;
                     }
                 }
@@ -360,11 +392,11 @@ impl<'s> Changes<'s> {
                 _ => return Err(garbled("a piece of another kind")),
             }
         }
-        Err(SyncError::new(ErrorKind::Network, "the transfer was cut off").retryable())
+        Err(cut_off())
     }
 
     /// What differs from the file that is to be replaced.
-    fn patch(&self, id: u32, dir: &Dir<'_>, op: &Op, key: &Key, temp: &Temp, pieces: Receiver<Frame>) -> Result<()> {
+    fn patch(&self, id: u32, dir: &Dir<'_>, op: &Op, key: &Key, temp: &Temp, pieces: &Receiver<Frame>) -> Result<()> {
         let write_error = |errno| SyncError::os(errno, "write", self.writer.dest_path(dir, op));
         let old = op.dest.as_ref().ok_or_else(|| garbled("a difference from nothing"))?;
         let basis = self.writer.open_dest(dir, op)?;
@@ -381,7 +413,6 @@ impl<'s> Changes<'s> {
         let moved = AtomicBool::new(false);
         let keep = |bytes: &[u8], at| self.writer.write_piece(temp.fd.as_fd(), op, bytes, at).map_err(write_error);
         let basis = Basis { file: basis.as_fd(), shape: Shape::of(old.size), keep: &keep, moved: &moved };
-        let cut_off = || SyncError::new(ErrorKind::Network, "the transfer was cut off").retryable();
         let send = |kind, records: Put| self.out.send(kind, id, records.0);
         let (end, whole) = rebuild(key, &basis, op.source.size, &send, &mut || pieces.recv().map_err(|_| cut_off()), &mut |_, _| Ok(()))?;
         if end.kind != Kind::End || whole.size != op.source.size || !is_whole(&end.body, &whole) {
@@ -391,7 +422,51 @@ impl<'s> Changes<'s> {
     }
 
     fn wrong(&self, dir: &Dir<'_>, op: &Op) -> SyncError {
-        SyncError::new(ErrorKind::Verification, "what arrived is not what was sent").at("write", self.writer.dest_path(dir, op)).retryable()
+        not_what_was_sent().at("write", self.writer.dest_path(dir, op))
+    }
+
+    /// Waits while the rest of a file is written by way of other connections.
+    fn await_ranges(&self, dir: &Dir<'_>, op: &Op, temp: &Temp, pieces: &Receiver<Frame>) -> Result<()> {
+        match pieces.recv() {
+            Ok(Frame { kind: Kind::End, .. }) => rustix::fs::ftruncate(&temp.fd, op.source.size)
+                .map_err(|errno| SyncError::os(errno, "write", self.writer.dest_path(dir, op))),
+            Ok(_) => Err(garbled("a piece of another kind")),
+            Err(_) => Err(cut_off()),
+        }
+    }
+
+    /// A range of a file that another request, maybe to another process, puts in place.
+    fn put_range(&self, request: &[u8], pieces: &Receiver<Frame>) -> Result<Put> {
+        let mut get = Get(request);
+        let (dir, name) = (self.made(get.key()?)?, get.name()?);
+        let (mut at, end) = (get.u64()?, get.u64()?);
+        get.end()?;
+        let path = || self.writer.root.path_of(&dir.key);
+        let fail = |errno| SyncError::os(errno, "write", path());
+        let dest_dir = self.writer.dest_dir(&dir)?;
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(dest_dir.as_fd(), name, flags, Mode::empty()).map_err(fail)?;
+        let state = stat_fd(file.as_fd()).map_err(fail)?;
+        let own = state.kind == FileKind::File && state.nlink == 1 && state.uid == rustix::process::geteuid().as_raw();
+        if !own || !is_ours(name) {
+            return Err(garbled("a range of a file that is not being made"));
+        }
+        let mut hash = blake3::Hasher::new();
+        for frame in pieces {
+            match frame.kind {
+                Kind::Data if frame.body.len() as u64 > end.saturating_sub(at) => return Err(garbled("more than a range")),
+                Kind::Data => {
+                    write_at(file.as_fd(), &frame.body, at).map_err(fail)?;
+                    hash.update(&frame.body);
+                    at += frame.body.len() as u64;
+                }
+                Kind::End if at != end => return Err(garbled("less than a range")),
+                Kind::End if frame.body != hash.finalize().as_bytes() => return Err(not_what_was_sent().at("write", path())),
+                Kind::End => return Ok(body()),
+                _ => return Err(garbled("a piece of another kind")),
+            }
+        }
+        Err(cut_off())
     }
 
     /// Makes an entry another name of `leader`; the answer says if that could not be.

@@ -17,7 +17,7 @@ pub fn garbled(what: &str) -> SyncError {
 }
 
 /// Writes values.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Put(pub Vec<u8>);
 
 impl Put {

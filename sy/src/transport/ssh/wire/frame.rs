@@ -76,11 +76,13 @@ pub enum Kind {
     AllAttributes,
     /// Owners and groups: their names by number, their numbers by name.
     Accounts,
+    /// A range of a large file that is being put.
+    PutRange,
 }
 
 impl Kind {
     fn of(byte: u8) -> Result<Self> {
-        const ALL: [Kind; 39] = [
+        const ALL: [Kind; 40] = [
             Kind::Hello,
             Kind::Done,
             Kind::Failed,
@@ -120,6 +122,7 @@ impl Kind {
             Kind::DirAttributes,
             Kind::AllAttributes,
             Kind::Accounts,
+            Kind::PutRange,
         ];
         byte.checked_sub(1).and_then(|n| ALL.get(usize::from(n))).copied().ok_or_else(|| garbled("an unknown kind of message"))
     }

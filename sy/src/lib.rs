@@ -7,6 +7,7 @@ pub mod delta;
 pub mod error;
 pub mod filter;
 pub mod list;
+mod pages;
 pub mod path;
 pub mod state;
 

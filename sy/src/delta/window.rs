@@ -2,11 +2,14 @@
 
 use super::find::Finding;
 use super::{MAX_LITERAL, PIECE};
+use crate::pages::{PAGE, first_page};
 
 /// `taken..at` went by and is still to be given as a literal; `at..end` is ahead.
 #[derive(Debug)]
 pub(super) struct Window {
     data: Vec<u8>,
+    /// Where the first page of it begins. What is read goes to places that are as far from one as it is in the file.
+    base: usize,
     taken: usize,
     at: usize,
     end: usize,
@@ -17,17 +20,21 @@ pub(super) struct Window {
 impl Window {
     /// One that can hold `ahead` bytes from any place on.
     pub fn new(ahead: usize) -> Self {
-        Self { data: vec![0; MAX_LITERAL + ahead + PIECE], taken: 0, at: 0, end: 0, over: false }
+        let data = vec![0; MAX_LITERAL + ahead + PIECE + 2 * PAGE];
+        let base = first_page(&data);
+        Self { data, base, taken: base, at: base, end: base, over: false }
     }
 
     /// Reads until `wanted` bytes are ahead. False when the file ends before.
     pub fn fill<F: Finding>(&mut self, wanted: usize, outside: &mut F) -> Result<bool, F::Error> {
         while self.left() < wanted && !self.over {
             if self.data.len() - self.end < PIECE {
-                self.data.copy_within(self.taken..self.end, 0);
-                self.at -= self.taken;
-                self.end -= self.taken;
-                self.taken = 0;
+                let taken = self.base + (self.taken - self.base) % PAGE;
+                let by = self.taken - taken;
+                self.data.copy_within(self.taken..self.end, taken);
+                self.at -= by;
+                self.end -= by;
+                self.taken = taken;
             }
             let room = &mut self.data[self.end..][..PIECE];
             let read = outside.read(room)?.min(PIECE);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Advice, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
+use crate::pages::{PAGE, first_page};
 use crate::sync::Control;
 use crate::transport::{Kind, Meta};
 
@@ -25,10 +26,6 @@ const LARGE: u64 = 64 << 20;
 /// From this size on it pays to tell the kernel that a file is about to be replaced.
 const REPLACED: u64 = 32 << 20;
 
-/// What buffers are aligned to, bytes. A large allocation begins 16 bytes into a page, and there some processors copy out
-/// of the page cache, which is page-aligned, at less than half their speed.
-const ALIGNMENT: usize = 4096;
-
 /// `BUFFER` aligned bytes, made at their first use.
 #[derive(Debug)]
 struct Buffer(Vec<u8>);
@@ -36,9 +33,9 @@ struct Buffer(Vec<u8>);
 impl Buffer {
     fn bytes(&mut self) -> &mut [u8] {
         if self.0.is_empty() {
-            self.0 = vec![0; BUFFER + ALIGNMENT];
+            self.0 = vec![0; BUFFER + PAGE];
         }
-        let start = self.0.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+        let start = first_page(&self.0);
         &mut self.0[start..][..BUFFER]
     }
 }
@@ -355,7 +352,7 @@ mod tests {
     fn buffers_begin_where_a_page_does() {
         let (mut first, mut second) = (Buffer(Vec::new()), Buffer(Vec::new()));
         for buffer in [first.bytes(), second.bytes()] {
-            assert_eq!((buffer.as_ptr().addr() % ALIGNMENT, buffer.len()), (0, BUFFER));
+            assert_eq!((buffer.as_ptr().addr() % PAGE, buffer.len()), (0, BUFFER));
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use super::wire::{Frame, Get, Kind, Put, body, body_len, garbled};
 use crate::delta::{Finding, Found, Kept, Key, Patcher, Patching, Piece, Shape, Signature, Signer, Whole, find, prefix};
 use crate::error::{Result, SyncError};
+use crate::pages::{PAGE, first_page};
 use crate::transport::local::read_at;
 use crate::transport::{Kind as FileKind, Meta};
 
@@ -64,7 +65,9 @@ pub fn sign(key: &Key, basis: &Basis<'_>, send: Send<'_>) -> Result<Kept> {
     first.0.extend_from_slice(&shape.encode());
     send(Kind::Signature, first)?;
     let mut signer = Signer::keeping(key, shape);
-    let mut buffer = vec![0; PIECE];
+    let mut space = vec![0; PIECE + PAGE];
+    let start = first_page(&space);
+    let buffer = &mut space[start..start + PIECE];
     let mut records = body();
     let (mut at, mut keeps) = (0, true);
     while signer.left() > 0 {

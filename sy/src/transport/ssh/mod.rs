@@ -14,6 +14,7 @@ mod here;
 mod kept;
 mod later;
 mod pass;
+mod piece;
 mod pull;
 mod push;
 mod reader;

@@ -1,18 +1,19 @@
 //! Local to a host: small files go together, large ones in pieces.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::SshEndpoint;
 use super::attributes::Seen;
 use super::difference::{How, Search, common_part, from_start, is_worthwhile, put_whole, search, secret};
 use super::extents::Extents;
+use super::piece::read_piece;
 use super::session::Reply;
 use super::split::{self, Ranges};
 use super::window::Window;
 use super::wire::attributes::{put_attributes, sendable};
 use super::wire::message::{get_applied, put_op};
-use super::wire::{Get, Kind, PIECE, Put, body, body_len, garbled};
+use super::wire::{Get, Kind, PIECE, Put, body, body_len, body_of, garbled};
 use super::writer::{SshWriter, outcome};
 use crate::cli::Options;
 use crate::delta::{Key, Shape};
@@ -25,8 +26,10 @@ use crate::transport::{Applied, Done, Doomed, Held, Kind as FileKind, Lane, Meta
 pub const SMALL: u64 = 128 << 10;
 /// Bytes of a message of several.
 const TOGETHER: usize = 256 << 10;
+/// Bytes of the first one; each is twice as long as the one before.
+const FIRST: usize = 16 << 10;
 /// Transfers wait for answers from far away, so there are more of them than cores.
-pub const WORKERS: u32 = 8;
+pub const WORKERS: u32 = 32;
 
 pub struct PushLane<'r> {
     from: Reader<'r>,
@@ -43,6 +46,8 @@ pub struct PushLane<'r> {
     seen: Seen,
     /// What the signatures under way may take of the memory.
     signatures: Window,
+    /// Messages of several sent so far.
+    messages: AtomicU32,
 }
 
 impl std::fmt::Debug for PushLane<'_> {
@@ -53,7 +58,7 @@ impl std::fmt::Debug for PushLane<'_> {
 
 /// How a lane over SSH wants its work.
 pub fn pace(options: &Options) -> Pace {
-    Pace { ops: 256, workers: Some(options.parallel.unwrap_or(WORKERS).clamp(1, WORKERS)) }
+    Pace { ops: 256, workers: Some(options.parallel.map_or(WORKERS, |parallel| parallel.saturating_mul(4)).clamp(1, WORKERS)) }
 }
 
 /// What could not be asked for, and the places of what waits for it.
@@ -86,7 +91,13 @@ impl<'r> PushLane<'r> {
             verify: options.verify,
             seen: Seen::default(),
             signatures: Window::default(),
+            messages: AtomicU32::new(0),
         }
+    }
+
+    /// How long a message is to be. The first ones are short, so that the wire does not wait for them.
+    fn together(&self) -> usize {
+        (FIRST << self.messages.load(Relaxed).min(8)).min(TOGETHER)
     }
 
     fn batch(dir: &Dir<'_>) -> Batch {
@@ -178,6 +189,7 @@ impl<'r> PushLane<'r> {
     }
 
     fn send(&self, batch: Batch, sent: &mut Vec<(Reply, Vec<usize>)>) -> Result<(), Box<Lost>> {
+        self.messages.fetch_add(1, Relaxed);
         match self.to.at.session().and_then(|session| session.ask(Kind::Ops, batch.request)) {
             Ok(reply) => {
                 sent.push((reply, batch.ops));
@@ -322,15 +334,12 @@ impl<'r> PushLane<'r> {
             }
             let want = (data.end(at).min(to) - at).min(PIECE as u64) as usize;
             self.allow(want as u64)?;
-            let mut piece = body();
-            let head = piece.0.len();
-            piece.0.resize(head + want, 0);
-            let n = read_at(file.as_fd(), &mut piece.0[head..], at).map_err(read_error)?;
+            let piece = read_piece(file.as_fd(), at, want).map_err(read_error)?;
+            let n = body_len(&piece);
             if n == 0 {
                 return Err(changed(self.from.path(dir, op)));
             }
-            piece.0.truncate(head + n);
-            hash.update(&piece.0[head..]);
+            hash.update(body_of(&piece));
             reply.tell(Kind::Data, piece)?;
             at += n as u64;
             self.control.bytes.fetch_add(n as u64, Relaxed);
@@ -416,7 +425,7 @@ impl Lane for PushLane<'_> {
                         report(op, Err(error));
                     }
                 }
-                if body_len(&batch.request) >= TOGETHER {
+                if body_len(&batch.request) >= self.together() {
                     let full = std::mem::replace(&mut batch, Self::batch(dir));
                     if let Err(lost) = self.send(full, &mut sent) {
                         lost.1.iter().for_each(|&n| report(&mut ops[n], Err(lost.0.clone())));

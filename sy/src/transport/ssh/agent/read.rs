@@ -15,8 +15,9 @@ use crate::transport::local::{Attributes, Keep, LocalEndpoint, Reader, changed, 
 use crate::transport::ssh::accounts;
 use crate::transport::ssh::difference::{How, Search, common_part, from_start, put_whole, search};
 use crate::transport::ssh::extents::Extents;
+use crate::transport::ssh::piece::read_piece;
 use crate::transport::ssh::wire::attributes::{get_wish, put_attributes, sendable};
-use crate::transport::ssh::wire::{Frame, Get, Kind, PIECE, Put, body, body_len, garbled};
+use crate::transport::ssh::wire::{Frame, Get, Kind, PIECE, Put, body, body_len, body_of, garbled};
 use crate::transport::{Kind as FileKind, Known, Meta, Op, Time, What};
 
 /// Small files go together in messages of about this size.
@@ -312,15 +313,12 @@ impl<'s> Sources<'s> {
                     }
                     let stop = if holes { data.end(at).min(end_at) } else { end_at };
                     let want = self.credit(id, (stop - at).min(PIECE as u64))? as usize;
-                    let mut piece = body();
-                    let head = piece.0.len();
-                    piece.0.resize(head + want, 0);
-                    let n = read_at(file.as_fd(), &mut piece.0[head..], at).map_err(read_error)?;
+                    let piece = read_piece(file.as_fd(), at, want).map_err(read_error)?;
+                    let n = body_len(&piece);
                     if n == 0 {
                         break;
                     }
-                    piece.0.truncate(head + n);
-                    hash.update(&piece.0[head..]);
+                    hash.update(body_of(&piece));
                     self.out.send(Kind::Data, id, piece.0)?;
                     at += n as u64;
                 }

@@ -320,6 +320,11 @@ pub fn body() -> super::Put {
     super::Put(vec![0; HEAD])
 }
 
+/// The body so far.
+pub fn body_of(body: &super::Put) -> &[u8] {
+    &body.0[HEAD..]
+}
+
 /// Bytes of the body so far.
 pub fn body_len(body: &super::Put) -> usize {
     body.0.len() - HEAD

@@ -3,6 +3,7 @@
 mod args;
 mod ciphers;
 mod log;
+mod version;
 
 use std::io::Read;
 use std::net::Shutdown;
@@ -37,7 +38,7 @@ pub fn connect(target: &Target, config: &SshConfig, start: Start<'_>, stop: &Sto
         // ssh would warn and go on without it.
         std::fs::File::open(&key).map_err(|error| SyncError::io(&error, "read", &key).hint("it is the key_file"))?;
     }
-    let Some(version) = version() else { return Ok(None) };
+    let Some(version) = version::version() else { return Ok(None) };
     let prefer_aes = ciphers::aes_is_fast() && !ciphers::chosen(config.config_file.as_deref());
     let words = args::command_line(target, config, start, Abilities { version, prefer_aes }, &paths::usual_keys())?;
     let (read, write, errors, child) = match spawn(&words, config) {
@@ -60,24 +61,6 @@ pub fn connect(target: &Target, config: &SshConfig, start: Start<'_>, stop: &Sto
     let reader = std::thread::Builder::new().name("ssh log".into()).spawn(move || shared.watch(errors, &stop, deadline));
     process.reader = Some(reader.map_err(|error| SyncError::io(&error, "start", "ssh"))?);
     Ok(Some(Stream { read, write, link: Box::new(process) }))
-}
-
-/// Of OpenSSH; `(0, 0)` for another program of that name; `None` if there is none.
-fn version() -> Option<(u32, u32)> {
-    static VERSION: OnceLock<(u32, u32)> = OnceLock::new();
-    if let Some(version) = VERSION.get() {
-        return Some(*version);
-    }
-    let output = Command::new("ssh").arg("-V").stdin(Stdio::null()).output().ok()?;
-    Some(*VERSION.get_or_init(|| parse_version(&String::from_utf8_lossy(&output.stderr)).unwrap_or_default()))
-}
-
-fn parse_version(text: &str) -> Option<(u32, u32)> {
-    let (major, rest) = text.split_once("OpenSSH_")?.1.split_once('.').filter(|(major, _)| !major.is_empty())?;
-    // "OpenSSH_for_Windows_8.1"
-    let major = major.rsplit('_').next()?;
-    let minor = rest.split(|c: char| !c.is_ascii_digit()).next()?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 #[expect(unsafe_code, reason = "a new session can only be made between fork and exec")]
@@ -267,23 +250,5 @@ impl Drop for Process {
     fn drop(&mut self) {
         terminate(&mut lock(&self.shared.child));
         self.finish_log(Duration::ZERO);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions() {
-        for (text, version) in [
-            ("OpenSSH_9.2p1 Debian-2+deb12u10, OpenSSL 3.0.19 27 Jan 2026\n", Some((9, 2))),
-            ("OpenSSH_10.0p2, LibreSSL 3.3.6", Some((10, 0))),
-            ("OpenSSH_for_Windows_8.1p1, LibreSSL 3.0.2", Some((8, 1))),
-            ("Dropbear v2022.83", None),
-            ("", None),
-        ] {
-            assert_eq!(parse_version(text), version, "{text}");
-        }
     }
 }

@@ -7,10 +7,12 @@ import time
 
 import pytest
 
-from ssh_host import host, own_host, way
+import running
+from ssh_host import host, own_host, way, wire_to
+from sshd import HOST
 from trees import WHEN, File, Link, assert_same, build, keys, leftovers, rewrite, set_mtime, snapshot
 
-__all__ = ["host", "own_host", "way"]
+__all__ = ["host", "own_host", "way", "wire_to"]
 MIB = 1 << 20
 
 
@@ -221,3 +223,40 @@ def test_what_may_not_be_written_is_told_and_the_rest_arrives(way, src, dst):
     assert (dst / "b/new").read_text() == "new" and (dst / "c").read_text() == "c" and leftovers(dst) == []
     way(f"{src}/", f"{dst}/").raise_for_errors()
     assert keys(dst) == keys(src) | {"a/old"}
+
+
+def test_the_next_run_takes_the_connection_that_was_kept(way, host, wire_to, src, dst):
+    build(src, {"a": "1"})
+    wire = wire_to(host)
+    how = {"ssh": host.through(wire.port), "daemon_auto": True}
+    way(f"{src}/", f"{dst}/", **how).raise_for_errors()
+    build(src, {"b": "2"})
+    way(f"{src}/", f"{dst}/", **how).raise_for_errors()
+    assert_same(src, dst)
+    assert wire.connections == 1
+    # One that was cut meanwhile is made anew.
+    wire.cut()
+    build(src, {"c": "3"})
+    way(f"{src}/", f"{dst}/", **how).raise_for_errors()
+    assert_same(src, dst)
+    assert wire.connections == 2
+
+
+def test_a_command_keeps_no_connection_and_says_so(host, sy_binary, src, dst):
+    build(src, {"a": "1"})
+    command, env = host.cli(sy_binary)
+    done = running.run([*command, "--daemon-auto", f"{src}/", f"{HOST}:{dst}/"], env=env)
+    assert done.returncode == 1 and "ControlPersist" in done.stderr
+    assert not dst.exists()
+
+
+def test_packing_is_counted(way, src, dst):
+    words = b"the same words again and again " * 3000
+    build(src, {"a": words[:900], "d/b": words, "large": File(words * 5), "big": File(os.urandom(1000) + words * 20)})
+    stats = way(f"{src}/", f"{dst}/", compress=True)
+    stats.raise_for_errors()
+    total = sum(path.stat().st_size for path in src.rglob("*") if path.is_file())
+    assert stats.files_compressed == 4
+    assert 0.9 * total < stats.compression_bytes_saved < total * 1.01
+    again = way(f"{src}/", f"{dst}/", compress=True)
+    assert (again.files_compressed, again.compression_bytes_saved) == (0, 0)

@@ -91,6 +91,10 @@ fn resolve(cli: Cli, matches: &ArgMatches, program: &str) -> Result<Line> {
     options.exclude.clear();
     resolve_archive(&mut options, matches);
     let (source, dest) = (SyncPath::parse(cli.source.as_bytes())?, SyncPath::parse(cli.dest.as_bytes())?);
+    if options.daemon_auto && [&source, &dest].into_iter().any(SyncPath::is_on_host) {
+        return Err(SyncError::unsupported("--daemon-auto keeps a connection for the next run of a process, and a command is one run")
+            .hint("ControlMaster and ControlPersist of ssh, in ~/.ssh/config, keep one for commands"));
+    }
     let accesses = cli.stores.accesses(&cli.sides, &source, &dest)?;
     Ok(Line { program: program.to_owned(), source, dest, options, accesses, show: cli.show })
 }

@@ -195,7 +195,7 @@ options! {
     /// Stop the run after this long
     #[arg(long, value_name = "TIME", help_heading = "How")]
     timeout: Option<Span> = None;
-    /// Keep the connection for the next run (SSH)
+    /// Keep the connection for the next run of the process: from Python (SSH)
     #[arg(long, help_heading = "How")]
     daemon_auto: bool = false;
 }

@@ -68,6 +68,8 @@ enum Way {
 /// Small files that are on their way.
 struct Coming {
     reply: Reply,
+    /// How many were asked for.
+    count: usize,
     ops: std::vec::IntoIter<usize>,
     /// What they take of the window.
     room: u64,
@@ -116,7 +118,7 @@ impl<'r> PullLane<'r> {
             request.bytes(ops[n].source_name()).u64(ops[n].source.size);
         }
         match self.from.session().and_then(|session| session.ask(Kind::Fetch, request)) {
-            Ok(reply) => Ok(Coming { reply, ops: which.into_iter(), room }),
+            Ok(reply) => Ok(Coming { reply, count: which.len(), ops: which.into_iter(), room }),
             Err(error) => {
                 self.window.give_back(room);
                 Err(Box::new((error, which)))
@@ -144,6 +146,7 @@ impl<'r> PullLane<'r> {
                 Err(error) => break self.from.at(error),
             }
         };
+        coming.reply.tally((coming.count - coming.ops.len()) as u64, self.tally);
         for n in coming.ops {
             report(&mut ops[n], Err(failed.clone()));
         }
@@ -336,6 +339,8 @@ impl<'r> PullLane<'r> {
                         return Err(changed(self.path(dir, op)));
                     }
                     let wanted = self.kept(get_attributes(&mut get)?);
+                    // Of a file in ranges the first one counts it.
+                    reply.tally(u64::from(from == 0), self.tally);
                     return if get.0 == hash.finalize().as_bytes() { Ok(wanted) } else { Err(self.wrong(dir, op)) };
                 }
                 _ => return Err(garbled("another answer than was asked for")),
@@ -375,6 +380,7 @@ impl<'r> PullLane<'r> {
         if end.kind != Kind::Done {
             return Err(garbled("another answer than was asked for"));
         }
+        replies.borrow().tally(1, self.tally);
         let now = get.meta(None)?;
         if whole.size != op.source.size || !now.same_state(&op.source) {
             return Err(changed(self.path(dir, op)));

@@ -231,7 +231,10 @@ impl<'r> PushLane<'r> {
             loop {
                 let frame = reply.next()?;
                 match frame.kind {
-                    Kind::Done => return get_applied(&mut Get(&frame.body)),
+                    Kind::Done => {
+                        reply.tally(1, self.tally);
+                        return get_applied(&mut Get(&frame.body));
+                    }
                     // Not all that was said of the old file was needed.
                     Kind::Signature => {}
                     _ => return Err(garbled("another answer than was asked for")),
@@ -311,7 +314,9 @@ impl<'r> PushLane<'r> {
             let mut reply = session.ask(Kind::PutRange, request)?;
             let end = self.send_range(dir, op, file, (from, to), &mut reply)?;
             reply.tell(Kind::End, end)?;
-            reply.done().map(drop)
+            reply.done()?;
+            reply.tally(0, self.tally);
+            Ok(())
         })?;
         Ok(body())
     }
@@ -440,6 +445,10 @@ impl Lane for PushLane<'_> {
             }
             for (mut reply, which) in sent.drain(..) {
                 let answer = reply.done();
+                let files = which.iter().filter(|&&n| ops[n].what == What::Copy && ops[n].source.kind == FileKind::File).count();
+                if files > 0 {
+                    reply.tally(files as u64, self.tally);
+                }
                 let mut get = Get(answer.as_deref().unwrap_or_default());
                 for n in which {
                     let done = match &answer {

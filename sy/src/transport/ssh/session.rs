@@ -20,7 +20,7 @@ use super::wire::message::{GREETING, VERSION};
 use super::wire::zip::{FAR, When};
 use super::wire::{Frame, Get, Incoming, Kind, Outgoing, Put, body, cut_off, garbled};
 use crate::error::{ErrorKind, Printable, Result, SyncError};
-use crate::sync::Stop;
+use crate::sync::{Stop, Tally};
 
 /// The agent says something at least every few seconds; after this much silence it or the way to it is taken for dead.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -133,11 +133,6 @@ impl Session {
         let _ = self.shared.send(Kind::Ping, PROBE, body());
     }
 
-    /// Bytes that packing has saved on the way there.
-    pub fn saved(&self) -> u64 {
-        self.shared.out.saved()
-    }
-
     /// Sends a request. The answer can be waited for, or not.
     pub fn ask(&self, kind: Kind, body: Put) -> Result<Reply> {
         if self.shared.near.swap(false, Relaxed) {
@@ -148,18 +143,19 @@ impl Session {
         let id = self.next.fetch_add(1, Relaxed);
         let (sender, frames) = mpsc::channel();
         lock(&self.shared.waiting).insert(id, sender);
-        let reply = Reply { shared: Arc::clone(&self.shared), id, frames, ended: false };
+        let reply =
+            Reply { shared: Arc::clone(&self.shared), id, frames, ended: false, packed: AtomicBool::new(false), saved: AtomicU64::new(0) };
         // Looked for after it was entered: whoever found the end meanwhile has not seen it.
         if let Some(error) = self.shared.dead.get() {
             return Err(error.clone());
         }
-        self.shared.send(kind, id, body)?;
+        reply.count(self.shared.send(kind, id, body)?);
         Ok(reply)
     }
 
     /// Sends more about a request, or what needs no answer.
     pub fn tell(&self, kind: Kind, id: u32, body: Put) -> Result<()> {
-        self.shared.send(kind, id, body)
+        self.shared.send(kind, id, body).map(drop)
     }
 
     /// Begins a new walk at `from`; what is left of an older one is passed over.
@@ -167,7 +163,7 @@ impl Session {
         let id = self.next.fetch_add(1, Relaxed);
         let mut request = body();
         request.bytes(from).u64(self.shared.walk.begin(id));
-        self.shared.send(Kind::Walk, id, request)
+        self.shared.send(Kind::Walk, id, request).map(drop)
     }
 
     /// Lets more of the walk come.
@@ -212,6 +208,9 @@ pub struct Reply {
     pub id: u32,
     frames: Receiver<Frame>,
     ended: bool,
+    /// Something of it went or came packed, and what that has saved.
+    packed: AtomicBool,
+    saved: AtomicU64,
 }
 
 impl Reply {
@@ -233,7 +232,23 @@ impl Reply {
         }
     }
 
+    fn count(&self, saved: Option<u64>) {
+        if let Some(saved) = saved {
+            self.packed.store(true, Relaxed);
+            self.saved.fetch_add(saved, Relaxed);
+        }
+    }
+
+    /// Counts packing that was about the content of so many files.
+    pub fn tally(&self, files: u64, tally: &Tally) {
+        if self.packed.load(Relaxed) {
+            tally.files_compressed.fetch_add(files, Relaxed);
+            tally.compression_bytes_saved.fetch_add(self.saved.load(Relaxed), Relaxed);
+        }
+    }
+
     fn taken(&mut self, frame: Frame) -> Result<Frame> {
+        self.count(frame.saved);
         self.shared.waits.fetch_sub(weight(&frame), Relaxed);
         self.ended = matches!(frame.kind, Kind::Done | Kind::Failed);
         if frame.kind == Kind::Failed { Err(Get(&frame.body).error()?) } else { Ok(frame) }
@@ -265,7 +280,7 @@ impl Reply {
     }
 
     pub fn tell(&self, kind: Kind, body: Put) -> Result<()> {
-        self.shared.send(kind, self.id, body)
+        self.shared.send(kind, self.id, body).map(|saved| self.count(saved))
     }
 }
 
@@ -282,11 +297,11 @@ impl Drop for Reply {
 }
 
 impl Shared {
-    fn send(&self, kind: Kind, id: u32, body: Put) -> Result<()> {
+    fn send(&self, kind: Kind, id: u32, body: Put) -> Result<Option<u64>> {
         let now = || (self.started.elapsed().as_millis() as u64).max(1);
         self.sent.fetch_add(body.0.len() as u64, Relaxed);
         self.writing.store(now(), Relaxed);
-        let sent = self.out.send(kind, id, body.0);
+        let sent = self.out.send_counted(kind, id, body.0);
         self.writing.store(0, Relaxed);
         // The end of the stream tells more than the failure to write.
         sent.map_err(|error| {

@@ -103,7 +103,7 @@ impl<'s> Sources<'s> {
             }
             return Ok(());
         }
-        let Frame { kind, id, body } = frame;
+        let Frame { kind, id, body, .. } = frame;
         match kind {
             Kind::Fetch => queue.push(body.len(), Box::new(move || drop(self.fetch(id, &body)))),
             Kind::Attributes | Kind::AllAttributes => {

@@ -133,6 +133,8 @@ pub struct Frame {
     pub kind: Kind,
     pub id: u32,
     pub body: Vec<u8>,
+    /// It came packed, and that has saved so many bytes.
+    pub saved: Option<u64>,
 }
 
 /// The receiving end.
@@ -201,7 +203,8 @@ impl<R: Read> Incoming<R> {
             return Err(garbled("a packed message that is none"));
         }
         whole.drain(..HEAD);
-        Ok(Some(Frame { kind, id, body: whole }))
+        let saved = (whole.len() as u64).saturating_sub(frame.body.len() as u64);
+        Ok(Some(Frame { kind, id, body: whole, saved: Some(saved) }))
     }
 
     fn next_as_sent(&mut self) -> Result<Option<Frame>> {
@@ -229,7 +232,7 @@ impl<R: Read> Incoming<R> {
                 n => filled += n,
             }
         }
-        Ok(Some(Frame { kind, id, body }))
+        Ok(Some(Frame { kind, id, body, saved: None }))
     }
 }
 
@@ -276,13 +279,13 @@ impl<W: Write> Outgoing<W> {
         *self.learned.lock().unwrap_or_else(PoisonError::into_inner) = Some(when);
     }
 
-    /// Bytes that packing has saved.
-    pub fn saved(&self) -> u64 {
-        self.lock().zip.saved
+    /// `body` begins with room for the head, as `body` makes it.
+    pub fn send(&self, kind: Kind, id: u32, frame: Vec<u8>) -> Result<()> {
+        self.send_counted(kind, id, frame).map(drop)
     }
 
-    /// `body` begins with room for the head, as `body` makes it.
-    pub fn send(&self, kind: Kind, id: u32, mut frame: Vec<u8>) -> Result<()> {
+    /// The same. Returns how many bytes packing has saved, if it was packed.
+    pub fn send_counted(&self, kind: Kind, id: u32, mut frame: Vec<u8>) -> Result<Option<u64>> {
         let length = frame.len() - HEAD;
         debug_assert!(length <= MOST, "{kind:?} of {length} bytes");
         frame[..HEAD].copy_from_slice(&head(length, kind, id));
@@ -293,12 +296,13 @@ impl<W: Write> Outgoing<W> {
         }
         if let Some(zipped) = zip.zip(&frame) {
             let head = head(zipped.len(), Kind::Zipped, 0);
-            return to.write_all(&head).and_then(|()| to.write_all(&zipped)).and_then(|()| to.flush()).map_err(|_| cut_off());
+            to.write_all(&head).and_then(|()| to.write_all(&zipped)).and_then(|()| to.flush()).map_err(|_| cut_off())?;
+            return Ok(Some((frame.len() as u64).saturating_sub(zipped.len() as u64)));
         }
         let began = std::time::Instant::now();
         to.write_all(&frame).and_then(|()| to.flush()).map_err(|_| cut_off())?;
         zip.sent(frame.len(), began.elapsed());
-        Ok(())
+        Ok(None)
     }
 
     /// What comes before the first frame.

@@ -50,8 +50,6 @@ pub struct Zip {
     /// Bytes that went as they are, and how long that took, lately.
     sent: u64,
     waited: Duration,
-    /// Bytes that compression has saved.
-    pub saved: u64,
 }
 
 impl When {
@@ -62,7 +60,7 @@ impl When {
 
 impl std::fmt::Debug for Zip {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Zip").field("when", &self.when).field("saved", &self.saved).finish_non_exhaustive()
+        f.debug_struct("Zip").field("when", &self.when).finish_non_exhaustive()
     }
 }
 
@@ -76,7 +74,6 @@ impl Zip {
             pause: if when == When::Always { 0 } else { FREE },
             sent: 0,
             waited: Duration::ZERO,
-            saved: 0,
         }
     }
 
@@ -106,7 +103,6 @@ impl Zip {
         let zipped = self.encoder.as_mut().and_then(|encoder| run(encoder, frame).ok())?;
         self.taken += frame.len() as u64;
         self.given += zipped.len() as u64;
-        self.saved += (frame.len() as u64).saturating_sub(zipped.len() as u64);
         if self.taken >= TRIAL {
             if self.given * 100 > self.taken * WORTH && self.when != When::Always {
                 self.pause = PAUSE;

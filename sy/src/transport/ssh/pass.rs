@@ -147,15 +147,6 @@ impl<S: Source> Passing<'_, '_, S> {
                     lane.control.bytes.fetch_add(bytes, Relaxed);
                     self.let_come(fetch, &mut untold, bytes)?;
                 }
-                Kind::Hole if self.how != How::Difference => {
-                    let length = Get(&message).u64()?;
-                    if length > op.source.size - at {
-                        return Err(self.changed());
-                    }
-                    dest.tell(Kind::Hole, put, onward(&message))?;
-                    at += length;
-                    lane.control.bytes.fetch_add(length, Relaxed);
-                }
                 Kind::Copy if self.how == How::Difference => {
                     lane.allow(bytes)?;
                     carried += bytes;

@@ -465,9 +465,6 @@ impl Lane for PushLane<'_> {
                             if !matches!(done, Ok((Applied::Metadata | Applied::Same, _))) {
                                 dir.touch();
                             }
-                            if !matches!(done, Ok((Applied::Metadata | Applied::Same, _))) {
-                                dir.touch();
-                            }
                             let done = done.map(|(applied, _)| self.made(&ops[n], applied)).map_err(|error| self.to.at.at(error));
                             report(&mut ops[n], done);
                         }

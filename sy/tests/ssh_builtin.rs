@@ -8,12 +8,12 @@ use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use sshd::{Sshd, free_port, keygen};
+use sshd::{Sshd, finish, free_port, keygen, open, refusal};
+use sy::ErrorKind;
 use sy::sync::{Control, Stop};
 use sy::transport::config::Secret;
 use sy::transport::ssh::connect::{Failure, Start, Stream, Target, connect};
 use sy::transport::ssh::{HostKeyPolicy, SshConfig};
-use sy::{ErrorKind, SyncError};
 
 /// With the key itself instead of its file, so that no `ssh` can be used.
 fn config(server: &Sshd) -> SshConfig {
@@ -21,28 +21,9 @@ fn config(server: &Sshd) -> SshConfig {
     SshConfig { key_file: None, key_data: Secret::from_text(&key), ..server.config() }
 }
 
-fn open(target: &Target, config: &SshConfig, start: Start<'_>) -> Stream {
-    connect(target, config, start, &Stop::default()).expect("begins to connect")
-}
-
-fn finish(stream: Stream) -> (Vec<u8>, Failure) {
-    let Stream { read, write, mut link } = stream;
-    drop(write);
-    let mut out = Vec::new();
-    File::from(read).read_to_end(&mut out).expect("readable");
-    (out, link.failure())
-}
-
 fn works(server: &Sshd, config: &SshConfig) {
     let (out, failure) = finish(open(&server.target(), config, Start::Command("echo fine")));
     assert!(out == b"fine\n" && matches!(failure, Failure::Command { code: Some(0), .. }), "{failure:?}");
-}
-
-fn refusal(target: &Target, config: &SshConfig) -> SyncError {
-    match finish(open(target, config, Start::Command("true"))).1 {
-        Failure::Connection(error) => error,
-        failure @ Failure::Command { .. } => panic!("not an error of the connection: {failure:?}"),
-    }
 }
 
 #[test]

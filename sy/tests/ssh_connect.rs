@@ -8,38 +8,14 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use sshd::{Sshd, free_port, keygen};
+use sshd::{Sshd, error, finish, free_port, keygen, open, refusal};
+use sy::ErrorKind;
 use sy::sync::{Control, Stop};
 use sy::transport::ssh::connect::{Failure, Start, Stream, Target, connect};
 use sy::transport::ssh::{HostKeyPolicy, SshConfig};
-use sy::{ErrorKind, SyncError};
-
-fn open(target: &Target, config: &SshConfig, start: Start<'_>) -> Stream {
-    connect(target, config, start, &Stop::default()).expect("begins to connect")
-}
-
-/// What comes out of the stream, and how it ended.
-fn finish(stream: Stream) -> (Vec<u8>, Failure) {
-    let Stream { read, write, mut link } = stream;
-    drop(write);
-    let mut out = Vec::new();
-    File::from(read).read_to_end(&mut out).expect("readable");
-    (out, link.failure())
-}
 
 fn run(server: &Sshd, command: &str) -> (Vec<u8>, Failure) {
     finish(open(&server.target(), &server.config(), Start::Command(command)))
-}
-
-fn error(failure: Failure) -> SyncError {
-    match failure {
-        Failure::Connection(error) => error,
-        Failure::Command { .. } => panic!("not an error of the connection: {failure:?}"),
-    }
-}
-
-fn refusal(target: &Target, config: &SshConfig) -> SyncError {
-    error(finish(open(target, config, Start::Command("true"))).1)
 }
 
 /// `ssh` processes that were started for this server, with their sessions.

@@ -124,9 +124,7 @@ fn decide_partly_known(rules: &Rules, source: &Meta, dest: &Meta) -> Decision {
 pub fn same_content(rules: &Rules, source: &Meta, dest: &Meta) -> Decision {
     match () {
         // Its metadata belong to other names as well, which the source does not have: it becomes a file of its own.
-        () if source.kind == Kind::File && source.nlink == 1 && dest.nlink > 1 && rules.keep.differs(source, dest, rules.precision) => {
-            Ok((What::Copy, Reason::HardLink))
-        }
+        () if source.kind == Kind::File && rules.keep.shares_metadata(source, dest, rules.precision) => Ok((What::Copy, Reason::HardLink)),
         () if rules.keep.differs(source, dest, rules.precision) => Ok((What::Metadata, Reason::Metadata)),
         () if rules.keep.reads_attributes(source.kind) => Ok((What::Attributes, Reason::Metadata)),
         () => Err(Reason::Unchanged),

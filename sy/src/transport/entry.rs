@@ -122,6 +122,11 @@ impl Meta {
             && (self.ctime == other.ctime || self.nlink != other.nlink)
     }
 
+    /// Does this look like a copy of `source`, as far as kind and size tell?
+    pub fn looks_like(&self, source: &Self) -> bool {
+        self.kind == source.kind && (self.kind != Kind::File || self.size == source.size)
+    }
+
     /// The file by itself, whatever it is called.
     pub fn identity(&self) -> (u64, u64) {
         (self.dev, self.ino)

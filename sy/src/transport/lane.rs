@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::{Kind, Meta, Time};
-use crate::error::{Result, SyncError};
+use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::{Dir, Reason};
 
 /// What is to be done about one entry of a directory that is not a directory itself.
@@ -78,6 +78,11 @@ pub enum Settled {
     NotMade(SyncError),
     /// The metadata of that directory differed.
     Directory(Vec<u8>),
+}
+
+/// A source that has no copy is not removed.
+pub fn not_in_place(path: Vec<u8>) -> SyncError {
+    SyncError::new(ErrorKind::Conflict, "its copy is not in place").at("remove the source", path)
 }
 
 /// An entry that is to be removed from the destination.

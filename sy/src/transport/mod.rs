@@ -22,7 +22,7 @@ pub mod ssh;
 #[cfg(test)]
 pub(crate) use entry::sample;
 pub use entry::{Found, Item, Kind, Known, Listing, Meta, NO_ID, Time, key_order};
-pub use lane::{Applied, Done, Doomed, Held, Lane, Op, Pace, Settled, What};
+pub use lane::{Applied, Done, Doomed, Held, Lane, Op, Pace, Settled, What, not_in_place};
 pub(crate) use source::Source;
 
 use crate::error::Result;

@@ -1,13 +1,16 @@
 //! An OpenSSH server for tests: on a loopback port, with keys and files of its own.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use sy::SyncError;
+use sy::sync::Stop;
 use sy::transport::ssh::SshConfig;
-use sy::transport::ssh::connect::Target;
+use sy::transport::ssh::connect::{Failure, Start, Stream, Target, connect};
 
 pub struct Sshd {
     pub dir: tempfile::TempDir,
@@ -110,4 +113,28 @@ fn answers(port: u16, child: &mut Child) -> bool {
         std::thread::sleep(Duration::from_millis(10));
     }
     false
+}
+
+pub fn open(target: &Target, config: &SshConfig, start: Start<'_>) -> Stream {
+    connect(target, config, start, &Stop::default()).expect("begins to connect")
+}
+
+/// What comes out of the stream, and how it ended.
+pub fn finish(stream: Stream) -> (Vec<u8>, Failure) {
+    let Stream { read, write, mut link } = stream;
+    drop(write);
+    let mut out = Vec::new();
+    File::from(read).read_to_end(&mut out).expect("readable");
+    (out, link.failure())
+}
+
+pub fn error(failure: Failure) -> SyncError {
+    match failure {
+        Failure::Connection(error) => error,
+        Failure::Command { .. } => panic!("not an error of the connection: {failure:?}"),
+    }
+}
+
+pub fn refusal(target: &Target, config: &SshConfig) -> SyncError {
+    error(finish(open(target, config, Start::Command("true"))).1)
 }

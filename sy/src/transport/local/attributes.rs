@@ -61,6 +61,12 @@ impl Keep {
         (self.xattrs || self.acls) && kind != Kind::Symlink
     }
 
+    /// Does `dest` have other names, and metadata that are not the source's? They can't be set for one name alone, so the file
+    /// has to become one of its own.
+    pub fn shares_metadata(self, source: &Meta, dest: &Meta, precision: u64) -> bool {
+        source.nlink == 1 && dest.nlink > 1 && self.differs(source, dest, precision)
+    }
+
     /// Do the parts differ that a listing shows, and that both sides know?
     pub fn differs(self, source: &Meta, dest: &Meta, precision: u64) -> bool {
         let both = |known: fn(&Known) -> bool| known(&source.known) && known(&dest.known);

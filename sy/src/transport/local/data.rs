@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Advice, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
+use crate::error::SyncError;
 use crate::pages::{PAGE, first_page};
 use crate::sync::Control;
 use crate::transport::{Kind, Meta};
@@ -341,6 +342,15 @@ impl Limiter {
             wait -= nap;
         }
         Ok(piece)
+    }
+
+    /// Waits until all of so many bytes may go, in a run that may be limited.
+    pub fn allow(limiter: Option<&Self>, bytes: u64, control: &Control) -> crate::error::Result<()> {
+        let mut left = bytes;
+        while let (Some(limiter), true) = (limiter, left > 0) {
+            left -= limiter.take(left, control).map_err(|_| SyncError::cancelled())?;
+        }
+        if control.should_stop() { Err(SyncError::cancelled()) } else { Ok(()) }
     }
 }
 

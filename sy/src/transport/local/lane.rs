@@ -15,7 +15,7 @@ use super::writer::{Temp, Writer, replaced_file};
 use crate::cli::Options;
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::{Control, Dir, Tally};
-use crate::transport::{Applied, Done, Doomed, Held, Kind, Lane, Meta, Op, Time, What};
+use crate::transport::{Applied, Done, Doomed, Held, Kind, Lane, Meta, Op, Time, What, not_in_place};
 
 pub struct LocalLane<'r> {
     from: Reader<'r>,
@@ -253,8 +253,8 @@ impl Lane for LocalLane<'_> {
         let copy = stat_at(dest.as_fd(), &op.name).map_err(fail)?;
         let same_dir = || Ok::<bool, Errno>(stat_fd(source.as_fd())?.identity() == stat_fd(dest.as_fd())?.identity());
         let itself = copy.identity() == op.source.identity() && (copy.nlink == 1 || same_dir().map_err(fail)?);
-        if itself || copy.kind != op.source.kind || op.source.kind == Kind::File && copy.size != op.source.size {
-            return Err(SyncError::new(ErrorKind::Conflict, "its copy is not in place").at("remove the source", self.from.path(dir, op)));
+        if itself || !copy.looks_like(&op.source) {
+            return Err(not_in_place(self.from.path(dir, op)));
         }
         self.from.remove(dir, op)
     }

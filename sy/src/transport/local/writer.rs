@@ -279,10 +279,9 @@ impl<'r> Writer<'r> {
         }
     }
 
-    /// Does the destination's file have other names, and metadata that are not the source's? They can't be set for one
-    /// name alone, so the file has to become one of its own.
+    /// Are the metadata, to be changed, those of other names too?
     pub fn shares_metadata(&self, op: &Op) -> bool {
-        op.dest.is_some_and(|old| op.source.nlink == 1 && old.nlink > 1 && self.keep.differs(&op.source, &old, self.precision))
+        op.dest.is_some_and(|old| self.keep.shares_metadata(&op.source, &old, self.precision))
     }
 
     /// Are the attributes of what stands there others than these?

@@ -256,22 +256,17 @@ impl SshEndpoint {
     }
 
     /// Sends a request that nobody waits for, and that does not get lost with a connection.
-    pub fn ask_later(&self, kind: Kind, body: Put, about: About) -> Result<()> {
+    pub fn ask_later(&self, kind: Kind, body: &Put, about: &About) -> Result<()> {
         let session = self.session()?;
-        match self.later.send(&session, kind, body.clone(), about.clone()) {
+        match self.later.send(&session, kind, body, about) {
             Err(error) if error.retryable && session.is_dead() => self.later.send(&*self.session()?, kind, body, about),
             sent => sent,
         }
     }
 
-    /// The next answer of those. Without `wait` only one that has come.
+    /// The next answer of those. Without `wait` only one that has come, unless the other side is far behind.
     pub fn answer(&self, wait: bool) -> Option<(About, Result<Vec<u8>>)> {
         self.later.next(wait, &|| self.session().map(drop))
-    }
-
-    /// Is the other side so far behind that it has to be waited for?
-    pub fn is_far_behind(&self) -> bool {
-        self.later.is_full()
     }
 
     /// An error of the other side, with its paths as the user would write them.

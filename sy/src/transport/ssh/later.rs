@@ -64,17 +64,14 @@ impl Later {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn send(&self, session: &Session, kind: Kind, body: Put, about: About) -> Result<()> {
+    pub fn send(&self, session: &Session, kind: Kind, body: &Put, about: &About) -> Result<()> {
         let mut queue = self.lock();
         let reply = session.ask(kind, body.clone())?;
+        let (body, about) = (body.clone(), about.clone());
         queue.next += 1;
         let number = queue.next;
         queue.waiting.push_back(One { number, kind, body, about, reply: Some(reply), answer: None, tries: 0 });
         Ok(())
-    }
-
-    pub fn is_full(&self) -> bool {
-        self.lock().waiting.len() > MOST
     }
 
     /// Asks again what has not been answered.
@@ -97,11 +94,12 @@ impl Later {
         Ok(())
     }
 
-    /// The next answer. Without `wait` only one that is there. `renew` makes another connection, and sends all again, where the
+    /// The next answer. Without `wait` only one that is there, unless too many are outstanding. `renew` makes another connection, and sends all again, where the
     /// one that carried it is broken.
     pub fn next(&self, wait: bool, renew: &dyn Fn() -> Result<()>) -> Option<(About, Result<Vec<u8>>)> {
         loop {
             let mut queue = self.lock();
+            let wait = wait || queue.waiting.len() > MOST;
             let first = queue.waiting.front_mut()?;
             first.look();
             if first.answer.is_some() {

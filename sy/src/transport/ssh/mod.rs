@@ -3,6 +3,7 @@
 mod accounts;
 pub mod agent;
 mod attributes;
+mod batch;
 mod config;
 pub mod connect;
 pub mod deploy;

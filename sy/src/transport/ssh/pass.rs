@@ -8,17 +8,16 @@ use super::SshEndpoint;
 use super::difference::{How, secret};
 use super::relay::RelayLane;
 use super::session::{Reply, Session};
-use super::wire::attributes::{get_attributes, put_attributes, put_wish};
-use super::wire::message::{get_applied, put_op};
-use super::wire::{Frame, Get, Kind, PIECE, Put, body, garbled};
+use super::window::{AHEAD, Credit};
+use super::wire::attributes::{get_attributes, put_wish};
+use super::wire::message::get_applied;
+use super::wire::{Frame, Get, Kind, PIECE, Put, body, garbled, not_what_was_sent};
+use super::writer::SshWriter;
 use crate::delta::Shape;
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::Dir;
 use crate::transport::local::{Attributes, Keep, changed};
 use crate::transport::{Applied, Op, Source};
-
-/// What may come of one file ahead of being passed on.
-const AHEAD: u64 = 4 << 20;
 
 /// The same message for the other side.
 fn onward(frame: &[u8]) -> Put {
@@ -49,12 +48,7 @@ impl<S: Source> RelayLane<'_, S> {
     ) -> Result<Applied> {
         let secret = secret()?;
         let (source, dest) = (from.session_for_large()?, self.to.at.session_for_large()?);
-        let mut request = body();
-        request.bytes(&dir.key);
-        put_op(&mut request, op);
-        put_attributes(&mut request, attributes);
-        request.u8(how as u8).0.extend_from_slice(&secret);
-        let mut put = dest.ask(Kind::Put, request)?;
+        let mut put = dest.ask(Kind::Put, SshWriter::put_request(dir, op, attributes, how, &secret))?;
         let have = if how == How::Rest { Get(&put.next()?.body).u64()?.min(op.source.size) } else { 0 };
         let mut request = body();
         request.u64(room).bytes(&dir.key).bytes(op.source_name());
@@ -113,7 +107,8 @@ impl<S: Source> Passing<'_, '_, S> {
     fn hand_on(&self, fetch: &mut Reply, dest: &Session, put: u32) -> Result<()> {
         let (lane, op) = (self.lane, self.op);
         let mut came = blake3::Hasher::new();
-        let (mut at, mut untold, mut carried) = (0, 0, 0);
+        let (mut at, mut carried, mut credit) = (0, 0, Credit::new(self.room));
+        let mut let_come = |fetch: &Reply, bytes| credit.took(fetch, bytes).map_err(|error| self.from.at(error));
         loop {
             let Frame { kind, body: message, .. } = fetch.next().map_err(|error| self.from.at(error))?;
             let bytes = message.len() as u64;
@@ -134,7 +129,7 @@ impl<S: Source> Passing<'_, '_, S> {
                     dest.tell(Kind::Hole, put, onward(&message))?;
                     at += length;
                     lane.control.bytes.fetch_add(length, Relaxed);
-                    self.let_come(fetch, &mut untold, 1)?;
+                    let_come(fetch, 1)?;
                 }
                 Kind::Data if self.how != How::Difference => {
                     if bytes > op.source.size - at {
@@ -145,7 +140,7 @@ impl<S: Source> Passing<'_, '_, S> {
                     dest.tell(Kind::Data, put, onward(&message))?;
                     at += bytes;
                     lane.control.bytes.fetch_add(bytes, Relaxed);
-                    self.let_come(fetch, &mut untold, bytes)?;
+                    let_come(fetch, bytes)?;
                 }
                 Kind::Copy if self.how == How::Difference => {
                     lane.allow(bytes)?;
@@ -153,7 +148,7 @@ impl<S: Source> Passing<'_, '_, S> {
                     let made = self.made(&message)?;
                     dest.tell(Kind::Copy, put, onward(&message))?;
                     lane.control.bytes.fetch_add(made, Relaxed);
-                    self.let_come(fetch, &mut untold, bytes)?;
+                    let_come(fetch, bytes)?;
                 }
                 Kind::Done => {
                     let mut get = Get(&message);
@@ -168,8 +163,7 @@ impl<S: Source> Passing<'_, '_, S> {
                         lane.tally.delta_bytes_saved.fetch_add(op.source.size.saturating_sub(carried), Relaxed);
                     } else if get.0 != came.finalize().as_bytes() {
                         lane.tally.verification_failures.fetch_add(1, Relaxed);
-                        let wrong = SyncError::new(ErrorKind::Verification, "what arrived is not what was sent").retryable();
-                        return Err(wrong.at("read", lane.from.path(self.dir, op)));
+                        return Err(not_what_was_sent().at("read", lane.from.path(self.dir, op)));
                     }
                     lane.tally.bytes_read.fetch_add(op.source.size, Relaxed);
                     return dest.tell(Kind::End, put, end);
@@ -181,17 +175,6 @@ impl<S: Source> Passing<'_, '_, S> {
 
     fn changed(&self) -> SyncError {
         changed(self.lane.from.path(self.dir, self.op))
-    }
-
-    /// Counts what was passed on, and lets more of it come.
-    fn let_come(&self, fetch: &Reply, untold: &mut u64, bytes: u64) -> Result<()> {
-        *untold += bytes;
-        if *untold >= self.room / 4 {
-            let mut more = body();
-            more.u64(std::mem::take(untold));
-            fetch.tell(Kind::Credit, more).map_err(|error| self.from.at(error))?;
-        }
-        Ok(())
     }
 
     /// How much of the new file pieces stand for, about.

@@ -6,20 +6,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::io::Errno;
-
 use super::SshEndpoint;
 use super::agent::FEW;
 use super::attributes::Seen;
 use super::difference::{Basis, How, is_whole, is_worthwhile, rebuild, secret, sum_part};
 use super::finish::Finishing;
-use super::push::{Lost, SMALL, pace};
+use super::push::{SMALL, pace};
 use super::session::{Reply, Session};
 use super::split::{self, Ranges};
-use super::window::{MOST, Window};
+use super::window::{AHEAD, Credit, MOST, Window};
 use super::wire::attributes::{get_attributes, put_wish};
-use super::wire::message::put_op;
-use super::wire::{Frame, Get, Kind, PIECE, Put, body, garbled};
+use super::wire::{Frame, Get, Kind, PIECE, Put, body, garbled, not_what_was_sent};
 use super::writer::outcome;
 use crate::cli::Options;
 use crate::delta::{Key, Shape};
@@ -28,12 +25,10 @@ use crate::sync::{Control, Dir, Tally};
 use crate::transport::local::{
     Attributes, Limiter, LocalEndpoint, Temp, Writer, changed, check_room, fits, hash_of, stat_at, stat_fd, write_at,
 };
-use crate::transport::{Applied, Done, Doomed, Endpoint, Held, Kind as FileKind, Lane, Meta, Op, Pace, Settled, Time, What};
+use crate::transport::{Applied, Done, Doomed, Endpoint, Held, Kind as FileKind, Lane, Meta, Op, Pace, Settled, Time, What, not_in_place};
 
 /// Bytes of contents that are asked for together.
 const TOGETHER: u64 = 512 << 10;
-/// What may come of one large file ahead of being written.
-const AHEAD: u64 = 4 << 20;
 /// Before a file of this size is begun, the file system is asked whether it has room.
 const LARGE: u64 = 64 << 20;
 
@@ -55,6 +50,9 @@ impl std::fmt::Debug for PullLane<'_> {
         f.debug_struct("PullLane").field("from", &self.from).finish_non_exhaustive()
     }
 }
+
+/// What could not be asked for, and the places of what waits for it.
+type Lost = (SyncError, Vec<usize>);
 
 /// How an operation is carried out.
 enum Way {
@@ -102,11 +100,7 @@ impl<'r> PullLane<'r> {
     }
 
     fn allow(&self, bytes: u64) -> Result<()> {
-        let mut left = bytes;
-        while let (Some(limiter), true) = (&self.limiter, left > 0) {
-            left -= limiter.take(left, self.control).map_err(|_| SyncError::cancelled())?;
-        }
-        if self.control.should_stop() { Err(SyncError::cancelled()) } else { Ok(()) }
+        Limiter::allow(self.limiter.as_ref(), bytes, self.control)
     }
 
     /// Asks for small files; `ops` are sizes and places of those.
@@ -227,14 +221,14 @@ impl<'r> PullLane<'r> {
         if temp.have > have {
             rustix::fs::ftruncate(&temp.fd, have).map_err(write_error)?;
         }
-        let connections = self.from.connections();
-        let split = basis.is_none() && split::is_worthwhile(&op.source, op.source.size - have, connections);
-        let to = if split { have } else { u64::MAX };
+        let in_ranges = basis.is_none() && split::is_worthwhile(&op.source, op.source.size - have, self.from.connections());
         let secret = secret()?;
-        let key = Key::new(&secret);
-        if split && have == 0 {
+        if in_ranges && have == 0 {
             return self.receive_ranges(dir, op, temp, 0, &secret);
         }
+        let key = Key::new(&secret);
+        // First what is here is made right.
+        let to = if in_ranges { have } else { op.source.size };
         let session = self.from.session_for_large()?;
         let reply = session.ask(Kind::FetchFile, self.fetch_request(dir, op, how, (have, to), room, &secret))?;
         let mut tell = |kind, body| session.tell(kind, reply.id, body);
@@ -243,9 +237,8 @@ impl<'r> PullLane<'r> {
                 if how == How::Rest {
                     sum_part(&key, temp.fd.as_fd(), have, &mut tell)?;
                 }
-                let range = (if how == How::Rest { 0 } else { have }, to.min(op.source.size));
-                let wanted = self.content(dir, op, temp, how, range, room, reply)?;
-                if split { self.receive_ranges(dir, op, temp, have, &secret) } else { Ok(wanted) }
+                let wanted = self.content(dir, op, temp, how, (0, to), room, reply)?;
+                if in_ranges { self.receive_ranges(dir, op, temp, have, &secret) } else { Ok(wanted) }
             }
             Some((basis, size)) => self.patch(dir, op, temp, &key, Shape::of(*size), basis.as_fd(), room, (&session, reply)),
         }
@@ -273,17 +266,6 @@ impl<'r> PullLane<'r> {
         Ok(wanted.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Counts what came, and lets more of it come.
-    fn came(&self, reply: &Reply, taken: &mut u64, bytes: u64, room: u64) -> Result<()> {
-        *taken += bytes;
-        if *taken >= room / 4 {
-            let mut more = body();
-            more.u64(std::mem::take(taken));
-            reply.tell(Kind::Credit, more)?;
-        }
-        Ok(())
-    }
-
     /// Content as it is: of a range, or of the part of it that is not here.
     #[expect(clippy::too_many_arguments, reason = "one file on its way")]
     fn content(
@@ -298,7 +280,7 @@ impl<'r> PullLane<'r> {
     ) -> Result<Option<Attributes>> {
         let write_error = |errno| SyncError::os(errno, "write", self.to.dest_path(dir, op));
         let mut hash = blake3::Hasher::new();
-        let (mut at, mut taken) = (from, 0);
+        let (mut at, mut credit) = (from, Credit::new(room));
         loop {
             let frame = reply.next().map_err(|error| self.from.at(error))?;
             match frame.kind {
@@ -321,7 +303,7 @@ impl<'r> PullLane<'r> {
                     at += bytes;
                     self.control.bytes.fetch_add(bytes, Relaxed);
                     self.tally.bytes_read.fetch_add(bytes, Relaxed);
-                    self.came(&reply, &mut taken, bytes, room)?;
+                    credit.took(&reply, bytes)?;
                 }
                 Kind::Hole => {
                     let length = Get(&frame.body).u64()?;
@@ -331,7 +313,7 @@ impl<'r> PullLane<'r> {
                     self.to.write_hole(temp.fd.as_fd(), at, length).map_err(write_error)?;
                     at += length;
                     self.control.bytes.fetch_add(length, Relaxed);
-                    self.came(&reply, &mut taken, 1, room)?;
+                    credit.took(&reply, 1)?;
                 }
                 Kind::Done => {
                     let mut get = Get(&frame.body);
@@ -366,12 +348,12 @@ impl<'r> PullLane<'r> {
         let basis = Basis { file: basis, shape, keep: &keep, moved: &moved };
         let id = reply.id;
         let replies = std::cell::RefCell::new(reply);
-        let (mut taken, mut sent) = (0, 0);
+        let (mut credit, mut sent) = (Credit::new(room), 0);
         let mut made = |bytes: usize, made| {
             self.allow(bytes as u64)?;
             sent += bytes as u64;
             self.control.bytes.fetch_add(made, Relaxed);
-            self.came(&replies.borrow(), &mut taken, bytes as u64, room)
+            credit.took(&replies.borrow(), bytes as u64)
         };
         let mut next = || replies.borrow_mut().next().map_err(|error| self.from.at(error));
         let send = |kind, records| session.tell(kind, id, records);
@@ -397,29 +379,14 @@ impl<'r> PullLane<'r> {
 
     fn wrong(&self, dir: &Dir<'_>, op: &Op) -> SyncError {
         self.tally.verification_failures.fetch_add(1, Relaxed);
-        SyncError::new(ErrorKind::Verification, "what arrived is not what was sent").at("read", self.path(dir, op)).retryable()
+        not_what_was_sent().at("read", self.path(dir, op))
     }
 
     /// Which of these files have the content of their twins here.
     fn compare(&self, dir: &Dir<'_>, ops: &[Op], which: &[usize]) -> Vec<Result<bool>> {
-        let mut request = body();
-        request.bytes(&dir.key);
-        for &n in which {
-            request.bytes(ops[n].source_name());
-        }
-        let answer = match self.from.ask(Kind::Hashes, request) {
-            Ok(answer) => answer,
-            Err(error) => return which.iter().map(|_| Err(error.clone())).collect(),
-        };
-        let mut get = Get(&answer);
-        let one = |n: usize| {
-            let op = &ops[n];
-            outcome(&mut get).map_err(|error| self.from.at(error))?;
-            let now = get.meta(None)?;
-            let mut theirs = [0; 32];
-            for byte in &mut theirs {
-                *byte = get.u8()?;
-            }
+        let names: Vec<&[u8]> = which.iter().map(|&n| ops[n].source_name()).collect();
+        let one = |(&n, theirs): (&usize, Result<(Meta, [u8; 32])>)| {
+            let (op, (now, theirs)) = (&ops[n], theirs?);
             if !now.same_state(&op.source) {
                 return Err(changed(self.path(dir, op)));
             }
@@ -428,7 +395,7 @@ impl<'r> PullLane<'r> {
             self.tally.bytes_read.fetch_add(2 * now.size, Relaxed);
             Ok(*ours.as_bytes() == theirs)
         };
-        which.iter().copied().map(one).collect()
+        which.iter().zip(self.from.hashes(&dir.key, &names)).map(one).collect()
     }
 
     fn differs(&self, op: &Op) -> bool {
@@ -553,13 +520,7 @@ impl Lane for PullLane<'_> {
     }
 
     fn refresh(&self, dir: &Dir<'_>, op: &mut Op) -> Result<()> {
-        let gone = || SyncError::os(Errno::NOENT, "read", self.path(dir, op));
-        let (meta, target) = self.from.stat(&dir.key, op.source_name())?.ok_or_else(gone)?;
-        if meta.kind != op.source.kind {
-            return Err(SyncError { retryable: false, ..changed(self.path(dir, op)) });
-        }
-        (op.source, op.target) = (meta, target);
-        Ok(())
+        self.from.refresh(dir, op)
     }
 
     fn examine_make_dir(&self, parent: &Dir<'_>, name: &[u8]) -> Result<()> {
@@ -596,13 +557,10 @@ impl Lane for PullLane<'_> {
     fn remove_source(&self, dir: &Dir<'_>, op: &Op) -> Result<()> {
         let fail = |errno| SyncError::os(errno, "remove the source", self.path(dir, op));
         let copy = stat_at(self.to.dest_dir(dir)?.as_fd(), &op.name).map_err(fail)?;
-        if copy.kind != op.source.kind || op.source.kind == FileKind::File && copy.size != op.source.size {
-            return Err(SyncError::new(ErrorKind::Conflict, "its copy is not in place").at("remove the source", self.path(dir, op)));
+        if !copy.looks_like(&op.source) {
+            return Err(not_in_place(self.path(dir, op)));
         }
-        let mut request = body();
-        request.bytes(&dir.key);
-        put_op(&mut request, &Op { name: op.source_name().into(), ..op.clone() });
-        self.from.ask(Kind::RemoveSource, request).map(drop)
+        self.from.remove_source(dir, op)
     }
 
     fn remove(&self, dir_key: &[u8], doomed: &[Doomed], report: &mut dyn FnMut(&Doomed, Result<()>)) {

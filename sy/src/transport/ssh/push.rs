@@ -5,22 +5,23 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::SshEndpoint;
 use super::attributes::Seen;
-use super::difference::{How, Search, common_part, from_start, is_worthwhile, put_whole, search, secret};
+use super::batch::{Batch, Sent};
+use super::difference::{How, Search, common_part, from_start, is_worthwhile, search, secret};
 use super::extents::Extents;
 use super::piece::read_piece;
 use super::session::Reply;
 use super::split::{self, Ranges};
 use super::window::Window;
 use super::wire::attributes::{put_attributes, sendable};
-use super::wire::message::{get_applied, put_op};
-use super::wire::{Get, Kind, PIECE, Put, body, body_len, body_of, garbled};
-use super::writer::{SshWriter, outcome};
+use super::wire::message::put_op;
+use super::wire::{Get, Kind, PIECE, Put, body, body_len, body_of};
+use super::writer::SshWriter;
 use crate::cli::Options;
 use crate::delta::{Key, Shape};
-use crate::error::{ErrorKind, Result, SyncError};
+use crate::error::{Result, SyncError};
 use crate::sync::{Control, Dir, Tally};
 use crate::transport::local::{Attributes, Keep, Limiter, LocalEndpoint, Reader, changed, hash_of, read_at, stat_fd};
-use crate::transport::{Applied, Done, Doomed, Held, Kind as FileKind, Lane, Meta, Op, Pace, Settled, Time, What};
+use crate::transport::{Applied, Done, Doomed, Held, Kind as FileKind, Lane, Meta, Op, Pace, Settled, Time, What, not_in_place};
 
 /// Files up to this size go together with others.
 pub const SMALL: u64 = 128 << 10;
@@ -40,8 +41,6 @@ pub struct PushLane<'r> {
     control: &'r Control,
     tally: &'r Tally,
     pace: Pace,
-    /// The other side reads back what it wrote.
-    verify: bool,
     /// Of a directory that a dry run looks at.
     seen: Seen,
     /// What the signatures under way may take of the memory.
@@ -59,15 +58,6 @@ impl std::fmt::Debug for PushLane<'_> {
 /// How a lane over SSH wants its work.
 pub fn pace(options: &Options) -> Pace {
     Pace { ops: 256, workers: Some(options.parallel.map_or(WORKERS, |parallel| parallel.saturating_mul(4)).clamp(1, WORKERS)) }
-}
-
-/// What could not be asked for, and the places of what waits for it.
-pub type Lost = (SyncError, Vec<usize>);
-
-/// A message of several operations, and which of them those are.
-struct Batch {
-    request: Put,
-    ops: Vec<usize>,
 }
 
 impl<'r> PushLane<'r> {
@@ -88,7 +78,6 @@ impl<'r> PushLane<'r> {
             control,
             tally,
             pace: pace(options),
-            verify: options.verify,
             seen: Seen::default(),
             signatures: Window::default(),
             messages: AtomicU32::new(0),
@@ -100,19 +89,14 @@ impl<'r> PushLane<'r> {
         (FIRST << self.messages.load(Relaxed).min(8)).min(TOGETHER)
     }
 
-    fn batch(dir: &Dir<'_>) -> Batch {
-        let mut request = body();
-        request.bytes(&dir.key);
-        Batch { request, ops: Vec::new() }
+    fn send(&self, batch: Batch, sent: &mut Sent) {
+        self.messages.fetch_add(1, Relaxed);
+        self.to.send(batch, sent);
     }
 
     /// Waits until so many bytes may go.
     fn allow(&self, bytes: u64) -> Result<()> {
-        let mut left = bytes;
-        while let (Some(limiter), true) = (&self.limiter, left > 0) {
-            left -= limiter.take(left, self.control).map_err(|_| SyncError::cancelled())?;
-        }
-        if self.control.should_stop() { Err(SyncError::cancelled()) } else { Ok(()) }
+        Limiter::allow(self.limiter.as_ref(), bytes, self.control)
     }
 
     /// Opens the source's file; `op` then says what it is now.
@@ -188,17 +172,6 @@ impl<'r> PushLane<'r> {
         sendable(self.from.dir_attributes(dir, self.all)?, || self.from.root.path_of(&dir.key))
     }
 
-    fn send(&self, batch: Batch, sent: &mut Vec<(Reply, Vec<usize>)>) -> Result<(), Box<Lost>> {
-        self.messages.fetch_add(1, Relaxed);
-        match self.to.at.session().and_then(|session| session.ask(Kind::Ops, batch.request)) {
-            Ok(reply) => {
-                sent.push((reply, batch.ops));
-                Ok(())
-            }
-            Err(error) => Err(Box::new((error, batch.ops))),
-        }
-    }
-
     /// A large file: what the other side does not have of it.
     fn put(&self, dir: &Dir<'_>, op: &mut Op) -> Result<Done> {
         let file = self.open(dir, op)?;
@@ -211,11 +184,7 @@ impl<'r> PushLane<'r> {
         };
         let secret = secret()?;
         let key = Key::new(&secret);
-        let mut request = body();
-        request.bytes(&dir.key);
-        put_op(&mut request, op);
-        put_attributes(&mut request, self.attributes_of(dir, op, &file)?.as_ref());
-        request.u8(how as u8).0.extend_from_slice(&secret);
+        let request = SshWriter::put_request(dir, op, self.attributes_of(dir, op, &file)?.as_ref(), how, &secret);
         let taken = old.map_or(0, |old| Shape::of(old.size).blocks() * 24);
         if !self.signatures.take(taken, self.to.at.stop()) {
             return Err(SyncError::cancelled());
@@ -228,31 +197,13 @@ impl<'r> PushLane<'r> {
             };
             self.still(&file, dir, op)?;
             reply.tell(Kind::End, end)?;
-            loop {
-                let frame = reply.next()?;
-                match frame.kind {
-                    Kind::Done => {
-                        reply.tally(1, self.tally);
-                        return get_applied(&mut Get(&frame.body));
-                    }
-                    // Not all that was said of the old file was needed.
-                    Kind::Signature => {}
-                    _ => return Err(garbled("another answer than was asked for")),
-                }
-            }
+            SshWriter::put_is_done(&mut reply, self.tally)
         });
         self.signatures.give_back(taken);
         if sent.as_ref().is_err_and(|error| error.retryable) {
             self.to.note_part(dir, op);
         }
-        sent.map(|applied| self.made(op, applied)).map_err(|error| self.to.at.at(error))
-    }
-
-    fn made(&self, op: &Op, applied: Applied) -> Done {
-        if self.verify && op.what == What::Copy && op.source.kind == FileKind::File {
-            self.tally.files_verified.fetch_add(1, Relaxed);
-        }
-        applied.into()
+        sent.map(|applied| self.to.made(op, applied, self.tally)).map_err(|error| self.to.at.at(error))
     }
 
     fn send_difference(&self, dir: &Dir<'_>, op: &Op, file: &OwnedFd, key: &Key, reply: &mut Reply) -> Result<Put> {
@@ -276,11 +227,7 @@ impl<'r> PushLane<'r> {
         if found.whole.size != op.source.size {
             return Err(changed(self.from.path(dir, op)));
         }
-        self.tally.files_delta_synced.fetch_add(1, Relaxed);
-        self.tally.delta_bytes_saved.fetch_add(op.source.size - found.literal, Relaxed);
-        let mut end = body();
-        put_whole(&mut end, &found.whole);
-        Ok(end)
+        Ok(SshWriter::end_of_difference(op, &found, self.tally))
     }
 
     fn send_content(&self, dir: &Dir<'_>, op: &Op, file: &OwnedFd, rest: bool, key: &Key, reply: &mut Reply) -> Result<Put> {
@@ -362,22 +309,7 @@ impl<'r> PushLane<'r> {
         let mut op = op.clone();
         let file = self.open(dir, &mut op)?;
         let own = hash_of(file.as_fd(), self.control).map_err(|error| error.at("read", self.from.path(dir, &op)))?;
-        let mut request = body();
-        request.bytes(&dir.key).bytes(&op.name);
-        let answer = self.to.at.ask(Kind::Hashes, request)?;
-        let mut get = Get(&answer);
-        outcome(&mut get).map_err(|error| self.to.at.at(error))?;
-        get.meta(None)?;
-        Ok(get.0 == own.as_bytes())
-    }
-
-    /// Was that very thing done, before a connection was cut and nobody could hear of it?
-    fn is_done(&self, op: &Op, now: &Meta) -> bool {
-        now.kind == op.source.kind
-            && (op.source.kind != FileKind::File || now.size == op.source.size)
-            && !self.to.keep.but_owner().differs(&op.source, now, self.to.precision)
-            && self.to.keep.times
-            && op.dest.is_none_or(|old| old.ino != now.ino)
+        self.to.has_content(dir, &op, own.as_bytes())
     }
 }
 
@@ -401,12 +333,11 @@ impl Lane for PushLane<'_> {
     }
 
     fn apply_all(&self, dir: &Dir<'_>, ops: &mut [Op], report: &mut dyn FnMut(&mut Op, Result<Done>)) {
-        let mut sent: Vec<(Reply, Vec<usize>)> = Vec::new();
         let mut content = Vec::new();
-        let mut batch = Self::batch(dir);
-        let mut queue: std::collections::VecDeque<usize> = (0..ops.len()).collect();
-        loop {
-            while let Some(n) = queue.pop_front() {
+        let mut queue: Vec<usize> = (0..ops.len()).collect();
+        while !queue.is_empty() {
+            let (mut batch, mut sent) = (Batch::new(dir), Sent::new());
+            for n in std::mem::take(&mut queue) {
                 let op = &mut ops[n];
                 if self.control.should_stop() {
                     report(op, Err(SyncError::cancelled()));
@@ -431,49 +362,11 @@ impl Lane for PushLane<'_> {
                     }
                 }
                 if body_len(&batch.request) >= self.together() {
-                    let full = std::mem::replace(&mut batch, Self::batch(dir));
-                    if let Err(lost) = self.send(full, &mut sent) {
-                        lost.1.iter().for_each(|&n| report(&mut ops[n], Err(lost.0.clone())));
-                    }
+                    self.send(std::mem::replace(&mut batch, Batch::new(dir)), &mut sent);
                 }
             }
-            if !batch.ops.is_empty() {
-                let last = std::mem::replace(&mut batch, Self::batch(dir));
-                if let Err(lost) = self.send(last, &mut sent) {
-                    lost.1.iter().for_each(|&n| report(&mut ops[n], Err(lost.0.clone())));
-                }
-            }
-            for (mut reply, which) in sent.drain(..) {
-                let answer = reply.done();
-                let files = which.iter().filter(|&&n| ops[n].what == What::Copy && ops[n].source.kind == FileKind::File).count();
-                if files > 0 {
-                    reply.tally(files as u64, self.tally);
-                }
-                let mut get = Get(answer.as_deref().unwrap_or_default());
-                for n in which {
-                    let done = match &answer {
-                        Ok(_) => outcome(&mut get).and_then(|()| Ok((get_applied(&mut get)?, get.bool()?))),
-                        Err(error) => Err(error.clone()),
-                    };
-                    match done {
-                        // The contents differ: it has to go after all.
-                        Ok((_, false)) if ops[n].what == What::CopyIfDifferent => {
-                            ops[n].what = What::Copy;
-                            queue.push_back(n);
-                        }
-                        done => {
-                            if !matches!(done, Ok((Applied::Metadata | Applied::Same, _))) {
-                                dir.touch();
-                            }
-                            let done = done.map(|(applied, _)| self.made(&ops[n], applied)).map_err(|error| self.to.at.at(error));
-                            report(&mut ops[n], done);
-                        }
-                    }
-                }
-            }
-            if queue.is_empty() {
-                return;
-            }
+            self.send(batch, &mut sent);
+            self.to.conclude(dir, ops, sent, self.tally, &mut queue, report);
         }
     }
 
@@ -486,32 +379,12 @@ impl Lane for PushLane<'_> {
             },
             None => Ok(false),
         };
-        Ok(match op.what {
-            What::CopyIfDifferent if self.same_content(dir, op)? => {
-                if self.to.shares_metadata(op) {
-                    Applied::Updated
-                } else if differs()? {
-                    Applied::Metadata
-                } else {
-                    Applied::Same
-                }
-            }
-            What::Copy | What::CopyIfDifferent if op.dest.is_some() => Applied::Updated,
-            What::Copy | What::CopyIfDifferent => Applied::Created,
-            What::Metadata => Applied::Metadata,
-            What::Attributes if differs()? => Applied::Metadata,
-            What::Attributes | What::Nothing | What::Ask => Applied::Same,
-        })
+        self.to.examined(op, || self.same_content(dir, op), differs)
     }
 
     fn refresh(&self, dir: &Dir<'_>, op: &mut Op) -> Result<()> {
         self.from.refresh(dir, op)?;
-        if let Some((now, _)) = self.to.stat(dir, &op.name)?
-            && self.is_done(op, &now)
-        {
-            op.what = What::Nothing;
-        }
-        Ok(())
+        self.to.refresh(dir, op)
     }
 
     fn make_dir(&self, parent: &Dir<'_>, name: &[u8], source: &Meta, replaced: Option<&Meta>) -> Result<()> {
@@ -540,10 +413,8 @@ impl Lane for PushLane<'_> {
 
     fn remove_source(&self, dir: &Dir<'_>, op: &Op) -> Result<()> {
         match self.to.stat(dir, &op.name)? {
-            Some((copy, _)) if copy.kind == op.source.kind && (copy.kind != FileKind::File || copy.size == op.source.size) => {
-                self.from.remove(dir, op)
-            }
-            _ => Err(SyncError::new(ErrorKind::Conflict, "its copy is not in place").at("remove the source", self.from.path(dir, op))),
+            Some((copy, _)) if copy.looks_like(&op.source) => self.from.remove(dir, op),
+            _ => Err(not_in_place(self.from.path(dir, op))),
         }
     }
 

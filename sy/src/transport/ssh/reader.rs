@@ -9,10 +9,10 @@ use super::SshEndpoint;
 use super::difference::{How, secret};
 use super::push::SMALL;
 use super::session::Reply;
-use super::window::Window;
+use super::window::{AHEAD, Credit, Window};
 use super::wire::attributes::{get_attributes, put_wish};
 use super::wire::message::put_op;
-use super::wire::{Frame, Get, Kind, PIECE, body, garbled};
+use super::wire::{Frame, Get, Kind, PIECE, body, garbled, not_what_was_sent};
 use super::writer::outcome;
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::{Dir, Tally};
@@ -25,8 +25,6 @@ use crate::transport::{Endpoint, Kind as FileKind, Meta, Op, Source};
 const TOGETHER: u64 = 512 << 10;
 /// Files that are asked for together.
 const FILES: usize = 256;
-/// What may come of one large file ahead of being taken.
-const AHEAD: u64 = 4 << 20;
 
 /// The source of a run.
 pub struct SshReader<'r> {
@@ -38,6 +36,47 @@ pub struct SshReader<'r> {
 impl std::fmt::Debug for SshReader<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SshReader").field("at", &self.at).finish_non_exhaustive()
+    }
+}
+
+/// What is asked of a source, whichever way its contents go.
+impl SshEndpoint {
+    /// States and hashes of files of a directory, in the order of their names.
+    pub fn hashes(&self, dir: &[u8], names: &[&[u8]]) -> Vec<Result<(Meta, [u8; 32])>> {
+        let mut request = body();
+        request.bytes(dir);
+        for name in names {
+            request.bytes(name);
+        }
+        let answer = match self.ask(Kind::Hashes, request) {
+            Ok(answer) => answer,
+            Err(error) => return names.iter().map(|_| Err(error.clone())).collect(),
+        };
+        let mut get = Get(&answer);
+        let one = |_| {
+            outcome(&mut get).map_err(|error| self.at(error))?;
+            Ok((get.meta(None)?, get.hash()?))
+        };
+        names.iter().map(one).collect()
+    }
+
+    /// Looks up anew what an operation is about.
+    pub fn refresh(&self, dir: &Dir<'_>, op: &mut Op) -> Result<()> {
+        let path = || self.path_of(&dir.key_of(op.source_name()));
+        let gone = || SyncError::os(rustix::io::Errno::NOENT, "read", path());
+        let (meta, target) = self.stat(&dir.key, op.source_name())?.ok_or_else(gone)?;
+        if meta.kind != op.source.kind {
+            return Err(SyncError { retryable: false, ..changed(path()) });
+        }
+        (op.source, op.target) = (meta, target);
+        Ok(())
+    }
+
+    pub fn remove_source(&self, dir: &Dir<'_>, op: &Op) -> Result<()> {
+        let mut request = body();
+        request.bytes(&dir.key);
+        put_op(&mut request, &Op { name: op.source_name().into(), source_name: None, ..op.clone() });
+        self.ask(Kind::RemoveSource, request).map(drop)
     }
 }
 
@@ -142,26 +181,9 @@ impl Source for SshReader<'_> {
     fn hashes(&self, dir: &Dir<'_>, ops: &[Op]) -> Vec<Result<[u8; 32]>> {
         let mut all = Vec::with_capacity(ops.len());
         for some in ops.chunks(64) {
-            let mut request = body();
-            request.bytes(&dir.key);
-            for op in some {
-                request.bytes(op.source_name());
-            }
-            let answer = match self.at.ask(Kind::Hashes, request) {
-                Ok(answer) => answer,
-                Err(error) => {
-                    all.extend(some.iter().map(|_| Err(error.clone())));
-                    continue;
-                }
-            };
-            let mut get = Get(&answer);
-            all.extend(some.iter().map(|op| {
-                outcome(&mut get).map_err(|error| self.at.at(error))?;
-                let now = get.meta(None)?;
-                let mut hash = [0; 32];
-                for byte in &mut hash {
-                    *byte = get.u8()?;
-                }
+            let names: Vec<&[u8]> = some.iter().map(Op::source_name).collect();
+            all.extend(some.iter().zip(self.at.hashes(&dir.key, &names)).map(|(op, theirs)| {
+                let (now, hash) = theirs?;
                 if !now.same_state(&op.source) {
                     return Err(changed(self.path(dir, op)));
                 }
@@ -177,21 +199,11 @@ impl Source for SshReader<'_> {
     }
 
     fn refresh(&self, dir: &Dir<'_>, op: &mut Op) -> Result<()> {
-        let found = self.at.stat(&dir.key, op.source_name())?;
-        let gone = || SyncError::os(rustix::io::Errno::NOENT, "read", self.path(dir, op));
-        let (meta, target) = found.ok_or_else(gone)?;
-        if meta.kind != op.source.kind {
-            return Err(SyncError { retryable: false, ..changed(self.path(dir, op)) });
-        }
-        (op.source, op.target) = (meta, target);
-        Ok(())
+        self.at.refresh(dir, op)
     }
 
     fn remove(&self, dir: &Dir<'_>, op: &Op) -> Result<()> {
-        let mut request = body();
-        request.bytes(&dir.key);
-        put_op(&mut request, &Op { name: op.source_name().into(), source_name: None, ..op.clone() });
-        self.at.ask(Kind::RemoveSource, request).map(drop)
+        self.at.remove_source(dir, op)
     }
 
     fn path(&self, dir: &Dir<'_>, op: &Op) -> Vec<u8> {
@@ -248,7 +260,17 @@ impl Content for Large<'_> {
         match asked {
             Ok(reply) => {
                 let hash = blake3::Hasher::new();
-                Ok(Box::new(Stream { file: self, reply, room, taken: 0, left: length, hash, piece: Vec::new(), used: 0, ended: false }))
+                Ok(Box::new(Stream {
+                    file: self,
+                    reply,
+                    room,
+                    credit: Credit::new(room),
+                    left: length,
+                    hash,
+                    piece: Vec::new(),
+                    used: 0,
+                    ended: false,
+                }))
             }
             Err(error) => {
                 window.give_back(room);
@@ -277,9 +299,8 @@ impl Content for Large<'_> {
 struct Stream<'f> {
     file: &'f Large<'f>,
     reply: Reply,
-    /// What may come ahead, and what of it has been taken since that was last said.
     room: u64,
-    taken: u64,
+    credit: Credit,
     left: u64,
     hash: blake3::Hasher,
     piece: Vec<u8>,
@@ -297,16 +318,11 @@ impl Stream<'_> {
         }
         self.hash.update(&frame.body);
         self.left -= frame.body.len() as u64;
-        self.taken += frame.body.len() as u64;
-        self.file.reader.tally.bytes_read.fetch_add(frame.body.len() as u64, Relaxed);
+        let bytes = frame.body.len() as u64;
+        self.file.reader.tally.bytes_read.fetch_add(bytes, Relaxed);
         (self.piece, self.used) = (frame.body, 0);
         if self.left > 0 {
-            if self.taken >= self.room / 4 {
-                let mut more = body();
-                more.u64(std::mem::take(&mut self.taken));
-                self.reply.tell(Kind::Credit, more)?;
-            }
-            return Ok(());
+            return self.credit.took(&self.reply, bytes);
         }
         let frame = self.reply.next().map_err(|error| at.at(error))?;
         if frame.kind != Kind::Done {
@@ -320,8 +336,7 @@ impl Stream<'_> {
         get_attributes(&mut get)?;
         if get.0 != self.hash.finalize().as_bytes() {
             self.file.reader.tally.verification_failures.fetch_add(1, Relaxed);
-            let wrong = SyncError::new(ErrorKind::Verification, "what arrived is not what was sent").retryable();
-            return Err(wrong.at("read", self.file.path()));
+            return Err(not_what_was_sent().at("read", self.file.path()));
         }
         Ok(())
     }

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::SshEndpoint;
 use super::attributes::Seen;
-use super::difference::{How, Search, common_part, is_worthwhile, put_whole, search, secret};
+use super::batch::{Batch, Sent};
+use super::difference::{How, Search, common_part, is_worthwhile, search, secret};
 use super::finish::Finishing;
 use super::push::SMALL;
 use super::session::Reply;
@@ -16,12 +17,12 @@ use super::wire::{Get, Kind, PIECE, Put, body, body_len, garbled};
 use super::writer::{SshWriter, outcome};
 use crate::cli::Options;
 use crate::delta::{Key, Shape};
-use crate::error::{ErrorKind, Result, SyncError};
+use crate::error::{Result, SyncError};
 use crate::sync::{Control, Dir, Tally};
 use crate::transport::cloud::{Content, read_error};
 use crate::transport::local::{Attributes, Keep, Limiter, changed, fits};
 use crate::transport::source::become_link;
-use crate::transport::{Applied, Done, Doomed, Held, Kind as FileKind, Lane, Meta, Op, Pace, Settled, Source, Time, What};
+use crate::transport::{Applied, Done, Doomed, Held, Kind as FileKind, Lane, Meta, Op, Pace, Settled, Source, Time, What, not_in_place};
 
 /// Bytes of a message of several operations.
 const TOGETHER: usize = 256 << 10;
@@ -57,16 +58,8 @@ pub fn pace(options: &Options, connections: Option<u64>) -> Pace {
     Pace { ops: 8, workers: Some(options.parallel.map_or(WORKERS, |parallel| parallel.saturating_mul(4)).clamp(1, most)) }
 }
 
-/// A message of several operations, and which of them those are.
-struct Batch {
-    request: Put,
-    ops: Vec<usize>,
-}
-
 /// Attributes by the places of what has them.
 type Gathered = HashMap<usize, Result<Attributes>>;
-
-type Sent = Vec<(Result<Reply>, Vec<usize>)>;
 
 impl<'r, S: Source> RelayLane<'r, S> {
     pub fn new(
@@ -92,19 +85,9 @@ impl<'r, S: Source> RelayLane<'r, S> {
         }
     }
 
-    fn batch(dir: &Dir<'_>) -> Batch {
-        let mut request = body();
-        request.bytes(&dir.key);
-        Batch { request, ops: Vec::new() }
-    }
-
     /// Waits until so many bytes may go.
     pub(super) fn allow(&self, bytes: u64) -> Result<()> {
-        let mut left = bytes;
-        while let (Some(limiter), true) = (&self.limiter, left > 0) {
-            left -= limiter.take(left, self.control).map_err(|_| SyncError::cancelled())?;
-        }
-        if self.control.should_stop() { Err(SyncError::cancelled()) } else { Ok(()) }
+        Limiter::allow(self.limiter.as_ref(), bytes, self.control)
     }
 
     /// What the source says of the attributes of operations, as far as memory is worth it.
@@ -165,13 +148,7 @@ impl<'r, S: Source> RelayLane<'r, S> {
         put_attributes(&mut batch.request, attributes);
         batch.ops.push(n);
         if body_len(&batch.request) >= TOGETHER {
-            self.send(std::mem::replace(batch, Self::batch(dir)), sent);
-        }
-    }
-
-    fn send(&self, batch: Batch, sent: &mut Sent) {
-        if !batch.ops.is_empty() {
-            sent.push((self.to.at.session().and_then(|session| session.ask(Kind::Ops, batch.request)), batch.ops));
+            self.to.send(std::mem::replace(batch, Batch::new(dir)), sent);
         }
     }
 
@@ -225,7 +202,7 @@ impl<'r, S: Source> RelayLane<'r, S> {
         if put.as_ref().is_err_and(|error| error.retryable) {
             self.to.note_part(dir, op);
         }
-        put.map(Done::from).map_err(|error| self.to.at.at(error))
+        put.map(|applied| self.to.made(op, applied, self.tally)).map_err(|error| self.to.at.at(error))
     }
 
     /// How a large file goes best.
@@ -258,12 +235,7 @@ impl<'r, S: Source> RelayLane<'r, S> {
     fn send_file(&self, dir: &Dir<'_>, op: &Op, content: &dyn Content, how: How) -> Result<Applied> {
         let secret = secret()?;
         let key = Key::new(&secret);
-        let mut request = body();
-        request.bytes(&dir.key);
-        put_op(&mut request, op);
-        put_attributes(&mut request, None);
-        request.u8(how as u8).0.extend_from_slice(&secret);
-        let mut reply = self.to.at.session_for_large()?.ask(Kind::Put, request)?;
+        let mut reply = self.to.at.session_for_large()?.ask(Kind::Put, SshWriter::put_request(dir, op, None, how, &secret))?;
         let end = match how {
             How::Difference => self.send_difference(dir, op, content, &key, &mut reply)?,
             How::Whole | How::Rest => self.send_content(dir, op, content, how == How::Rest, &key, &mut reply)?,
@@ -271,15 +243,7 @@ impl<'r, S: Source> RelayLane<'r, S> {
         };
         content.still()?;
         reply.tell(Kind::End, end)?;
-        loop {
-            let frame = reply.next()?;
-            match frame.kind {
-                Kind::Done => return get_applied(&mut Get(&frame.body)),
-                // Not all that was said of the old file was needed.
-                Kind::Signature => {}
-                _ => return Err(garbled("another answer than was asked for")),
-            }
-        }
+        SshWriter::put_is_done(&mut reply, self.tally)
     }
 
     fn send_difference(&self, dir: &Dir<'_>, op: &Op, content: &dyn Content, key: &Key, reply: &mut Reply) -> Result<Put> {
@@ -299,11 +263,7 @@ impl<'r, S: Source> RelayLane<'r, S> {
         if found.whole.size != op.source.size {
             return Err(changed(self.from.path(dir, op)));
         }
-        self.tally.files_delta_synced.fetch_add(1, Relaxed);
-        self.tally.delta_bytes_saved.fetch_add(op.source.size - found.literal, Relaxed);
-        let mut end = body();
-        put_whole(&mut end, &found.whole);
-        Ok(end)
+        Ok(SshWriter::end_of_difference(op, &found, self.tally))
     }
 
     fn send_content(&self, dir: &Dir<'_>, op: &Op, content: &dyn Content, rest: bool, key: &Key, reply: &mut Reply) -> Result<Put> {
@@ -345,7 +305,7 @@ impl<'r, S: Source> RelayLane<'r, S> {
 
     /// One operation by itself that needs no content.
     fn one(&self, dir: &Dir<'_>, op: &Op) -> Result<Applied> {
-        let mut batch = Self::batch(dir);
+        let mut batch = Batch::new(dir);
         put_op(&mut batch.request, op);
         batch.request.option(None);
         put_attributes(&mut batch.request, None);
@@ -361,50 +321,7 @@ impl<'r, S: Source> RelayLane<'r, S> {
             return Ok(true);
         }
         let own = self.from.hashes(dir, std::slice::from_ref(op)).pop().unwrap_or_else(|| Err(garbled("no hash")))?;
-        let mut request = body();
-        request.bytes(&dir.key).bytes(&op.name);
-        let answer = self.to.at.ask(Kind::Hashes, request)?;
-        let mut get = Get(&answer);
-        outcome(&mut get).map_err(|error| self.to.at.at(error))?;
-        get.meta(None)?;
-        Ok(get.0 == own)
-    }
-
-    /// Was that very thing done, before a connection was cut and nobody could hear of it?
-    fn is_done(&self, op: &Op, now: &Meta) -> bool {
-        now.kind == op.source.kind
-            && (op.source.kind != FileKind::File || now.size == op.source.size)
-            && !self.to.keep.but_owner().differs(&op.source, now, self.to.precision)
-            && self.to.keep.times
-            && op.source.known.mtime
-            && op.dest.is_none_or(|old| old.ino != now.ino)
-    }
-
-    /// Waits for answers; what has to go after all is put into `queue`.
-    fn conclude(&self, dir: &Dir<'_>, ops: &mut [Op], sent: Sent, queue: &mut Vec<usize>, report: &mut dyn FnMut(&mut Op, Result<Done>)) {
-        for (reply, which) in sent {
-            let answer = reply.and_then(|mut reply| reply.done());
-            let mut get = Get(answer.as_deref().unwrap_or_default());
-            for n in which {
-                let done = match &answer {
-                    Ok(_) => outcome(&mut get).and_then(|()| Ok((get_applied(&mut get)?, get.bool()?))),
-                    Err(error) => Err(error.clone()),
-                };
-                match done {
-                    // The contents differ: it has to go after all.
-                    Ok((_, false)) if ops[n].what == What::CopyIfDifferent => {
-                        ops[n].what = What::Copy;
-                        queue.push(n);
-                    }
-                    done => {
-                        if !matches!(done, Ok((Applied::Metadata | Applied::Same, _))) {
-                            dir.touch();
-                        }
-                        report(&mut ops[n], done.map(|(applied, _)| applied.into()).map_err(|error| self.to.at.at(error)));
-                    }
-                }
-            }
-        }
+        self.to.has_content(dir, op, &own)
     }
 }
 
@@ -434,7 +351,7 @@ impl<S: Source> Lane for RelayLane<'_, S> {
     fn apply_all(&self, dir: &Dir<'_>, ops: &mut [Op], report: &mut dyn FnMut(&mut Op, Result<Done>)) {
         let mut queue: Vec<usize> = (0..ops.len()).collect();
         while !queue.is_empty() {
-            let (mut batch, mut sent) = (Self::batch(dir), Sent::new());
+            let (mut batch, mut sent) = (Batch::new(dir), Sent::new());
             let (mut small, mut large, mut compared) = (Vec::new(), Vec::new(), Vec::new());
             let queued = std::mem::take(&mut queue);
             let mut gathered = self.gather(dir, ops, &queued);
@@ -468,7 +385,7 @@ impl<S: Source> Lane for RelayLane<'_, S> {
                     }
                 }
             }
-            self.send(batch, &mut sent);
+            self.to.send(batch, &mut sent);
             for n in large {
                 let done = match self.attributes(dir, n, &ops[n], &mut gathered) {
                     _ if self.control.should_stop() => Err(SyncError::cancelled()),
@@ -478,7 +395,7 @@ impl<S: Source> Lane for RelayLane<'_, S> {
                 dir.touch();
                 report(&mut ops[n], done);
             }
-            self.conclude(dir, ops, sent, &mut queue, report);
+            self.to.conclude(dir, ops, sent, self.tally, &mut queue, report);
         }
     }
 
@@ -498,32 +415,12 @@ impl<S: Source> Lane for RelayLane<'_, S> {
         if matches!(op.what, What::Copy | What::CopyIfDifferent) {
             fits(&op.name).map_err(|error| error.at("create", self.from.path(dir, op)))?;
         }
-        Ok(match op.what {
-            What::CopyIfDifferent if self.same_content(dir, op)? => {
-                if self.to.shares_metadata(op) {
-                    Applied::Updated
-                } else if differs()? {
-                    Applied::Metadata
-                } else {
-                    Applied::Same
-                }
-            }
-            What::Copy | What::CopyIfDifferent if op.dest.is_some() => Applied::Updated,
-            What::Copy | What::CopyIfDifferent => Applied::Created,
-            What::Metadata => Applied::Metadata,
-            What::Attributes if differs()? => Applied::Metadata,
-            What::Attributes | What::Nothing | What::Ask => Applied::Same,
-        })
+        self.to.examined(op, || self.same_content(dir, op), differs)
     }
 
     fn refresh(&self, dir: &Dir<'_>, op: &mut Op) -> Result<()> {
         self.from.refresh(dir, op)?;
-        if let Some((now, _)) = self.to.stat(dir, &op.name)?
-            && self.is_done(op, &now)
-        {
-            op.what = What::Nothing;
-        }
-        Ok(())
+        self.to.refresh(dir, op)
     }
 
     fn examine_make_dir(&self, parent: &Dir<'_>, name: &[u8]) -> Result<()> {
@@ -567,10 +464,8 @@ impl<S: Source> Lane for RelayLane<'_, S> {
 
     fn remove_source(&self, dir: &Dir<'_>, op: &Op) -> Result<()> {
         match self.to.stat(dir, &op.name)? {
-            Some((copy, _)) if copy.kind == op.source.kind && (copy.kind != FileKind::File || copy.size == op.source.size) => {
-                self.from.remove(dir, op)
-            }
-            _ => Err(SyncError::new(ErrorKind::Conflict, "its copy is not in place").at("remove the source", self.from.path(dir, op))),
+            Some((copy, _)) if copy.looks_like(&op.source) => self.from.remove(dir, op),
+            _ => Err(not_in_place(self.from.path(dir, op))),
         }
     }
 

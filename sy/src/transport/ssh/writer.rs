@@ -18,6 +18,8 @@ pub struct SshWriter<'r> {
     pub at: &'r SshEndpoint,
     pub keep: Keep,
     pub precision: u64,
+    /// The other side reads back what it wrote.
+    pub verify: bool,
     resume: bool,
     /// What came of it, as far as it matters.
     settled: Mutex<Vec<Settled>>,
@@ -35,13 +37,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl<'r> SshWriter<'r> {
     pub fn new(dest: &'r SshEndpoint, options: &Options, precision: u64) -> Self {
-        Self { at: dest, keep: Keep::new(options), precision, resume: options.resume, settled: Mutex::default() }
+        Self { at: dest, keep: Keep::new(options), precision, verify: options.verify, resume: options.resume, settled: Mutex::default() }
     }
 
     /// Sends a request whose answer `settle` will look at.
-    fn later(&self, kind: Message, body: Put, about: About) -> Result<()> {
+    fn later(&self, kind: Message, body: &Put, about: &About) -> Result<()> {
         self.at.ask_later(kind, body, about)?;
-        while let Some((about, answer)) = self.at.answer(self.at.is_far_behind()) {
+        while let Some((about, answer)) = self.at.answer(false) {
             self.note(about, answer);
         }
         Ok(())
@@ -77,7 +79,7 @@ impl<'r> SshWriter<'r> {
         // Not again.
         request.bool(false);
         parent.touch();
-        self.later(Message::MakeDir, request, About::Made)
+        self.later(Message::MakeDir, &request, &About::Made)
     }
 
     /// `wanted` is asked for the attributes it is to have, where such are kept.
@@ -98,14 +100,14 @@ impl<'r> SshWriter<'r> {
         request.bool(dir.is_touched());
         put_attributes(&mut request, if attributes { Some(wanted()?) } else { None }.as_ref());
         let about = if attributes && same && dir.had.is_some() { About::Directory(dir.key.clone()) } else { About::Nothing };
-        self.later(Message::FinishDir, request, about)?;
+        self.later(Message::FinishDir, &request, &about)?;
         Ok(!same)
     }
 
     pub fn touch_dir(&self, key: &[u8], mtime: Time) -> Result<()> {
         let mut request = body();
         request.bytes(key).time(mtime);
-        self.later(Message::TouchDir, request, About::Nothing)
+        self.later(Message::TouchDir, &request, &About::Nothing)
     }
 
     pub fn clean_up(&self, dir: &Dir<'_>, leftovers: &[Box<[u8]>], wanted: &[Op]) {
@@ -119,7 +121,7 @@ impl<'r> SshWriter<'r> {
         }
         if body_len(&request) <= MOST {
             dir.touch();
-            let _ = self.later(Message::CleanUp, request, About::Nothing);
+            let _ = self.later(Message::CleanUp, &request, &About::Nothing);
         }
     }
 
@@ -147,9 +149,9 @@ impl<'r> SshWriter<'r> {
         }
     }
 
-    /// Has the destination's file other names, which its metadata, to be changed, are not for?
+    /// Are the metadata, to be changed, those of other names too?
     pub fn shares_metadata(&self, op: &Op) -> bool {
-        op.dest.is_some_and(|old| op.source.nlink == 1 && old.nlink > 1 && self.keep.differs(&op.source, &old, self.precision))
+        op.dest.is_some_and(|old| self.keep.shares_metadata(&op.source, &old, self.precision))
     }
 
     /// Is what the destination has for `op` already another name of the file at `leader`?

@@ -20,7 +20,7 @@ use crate::transport::local::{Attributes, LocalEndpoint, Temp, Writer, check_roo
 use crate::transport::ssh::difference::{Basis, How, is_whole, rebuild, sum_part};
 use crate::transport::ssh::wire::attributes::get_attributes;
 use crate::transport::ssh::wire::message::{get_doomed, get_op, get_optional_meta, put_applied};
-use crate::transport::ssh::wire::{Frame, Get, Kind, Put, body, garbled};
+use crate::transport::ssh::wire::{Frame, Get, Kind, Put, body, garbled, not_what_was_sent};
 use crate::transport::{Applied, Kind as FileKind, Op, What, child_key};
 
 /// Pieces of a large file that wait to be written.
@@ -49,10 +49,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn cut_off() -> SyncError {
     SyncError::new(ErrorKind::Network, "the transfer was cut off").retryable()
-}
-
-fn not_what_was_sent() -> SyncError {
-    SyncError::new(ErrorKind::Verification, "what arrived is not what was sent").retryable()
 }
 
 /// Under which name a file is being made.

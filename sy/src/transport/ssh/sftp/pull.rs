@@ -13,7 +13,7 @@ use crate::cli::Options;
 use crate::error::{ErrorKind, Result, SyncError};
 use crate::sync::{Control, Dir, Tally};
 use crate::transport::local::{Limiter, LocalEndpoint, Temp, Writer, changed, check_room, fits, stat_at};
-use crate::transport::{Applied, Done, Doomed, Endpoint, Held, Kind, Lane, Meta, Op, Pace, Source, Time, What};
+use crate::transport::{Applied, Done, Doomed, Endpoint, Held, Kind, Lane, Meta, Op, Pace, Source, Time, What, not_in_place};
 
 /// Before a file of this size is begun, the file system is asked whether it has room.
 const LARGE: u64 = 64 << 20;
@@ -319,9 +319,8 @@ impl Lane for PullLane<'_> {
 
     fn remove_source(&self, dir: &Dir<'_>, op: &Op) -> Result<()> {
         let copy = stat_at(self.to.dest_dir(dir)?.as_fd(), &op.name);
-        let in_place = |copy: Meta| copy.kind == op.source.kind && (copy.kind != Kind::File || copy.size == op.source.size);
-        if !copy.is_ok_and(in_place) {
-            return Err(SyncError::new(ErrorKind::Conflict, "its copy is not in place").at("remove the source", self.from.path(dir, op)));
+        if !copy.is_ok_and(|copy| copy.looks_like(&op.source)) {
+            return Err(not_in_place(self.from.path(dir, op)));
         }
         self.from.remove(dir, op)
     }

@@ -12,7 +12,7 @@ use crate::sync::{Control, Dir, Tally};
 use crate::transport::cloud::{Content, read_error};
 use crate::transport::local::{Refusal, changed, fits};
 use crate::transport::source::{become_link, read_whole};
-use crate::transport::{Applied, Done, Doomed, Endpoint, Held, Kind, Lane, Meta, Op, Pace, Source, Time, What, split_key};
+use crate::transport::{Applied, Done, Doomed, Endpoint, Held, Kind, Lane, Meta, Op, Pace, Source, Time, What, not_in_place, split_key};
 
 /// Operations under way at a time: each spends its time waiting for the host.
 const WORKERS: u32 = 32;
@@ -207,9 +207,8 @@ impl<S: Source> Lane for PushLane<'_, S> {
             self.to.at.look(session, &key)
         });
         let copy = found.map_err(|failure| failure.at("remove the source", self.from.path(dir, op)))?;
-        let in_place = |copy: Meta| copy.kind == op.source.kind && (copy.kind != Kind::File || copy.size == op.source.size);
-        if !copy.is_some_and(in_place) {
-            return Err(SyncError::new(ErrorKind::Conflict, "its copy is not in place").at("remove the source", self.from.path(dir, op)));
+        if !copy.is_some_and(|copy| copy.looks_like(&op.source)) {
+            return Err(not_in_place(self.from.path(dir, op)));
         }
         self.from.remove(dir, op)
     }

@@ -132,6 +132,10 @@ impl<'a> Get<'a> {
         Ok(self.take(1)?[0])
     }
 
+    pub fn hash(&mut self) -> Result<[u8; 32]> {
+        self.take(32)?.try_into().map_err(|_| garbled("a message ends too early"))
+    }
+
     pub fn u64(&mut self) -> Result<u64> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {

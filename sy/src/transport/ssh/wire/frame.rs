@@ -251,6 +251,11 @@ pub fn cut_off() -> SyncError {
     SyncError::new(ErrorKind::Network, "the connection was cut off").retryable()
 }
 
+/// Hashes of both sides differ.
+pub fn not_what_was_sent() -> SyncError {
+    SyncError::new(ErrorKind::Verification, "what arrived is not what was sent").retryable()
+}
+
 /// The sending end, for many threads: a frame goes out whole.
 #[derive(Debug)]
 pub struct Outgoing<W> {

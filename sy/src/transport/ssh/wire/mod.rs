@@ -7,4 +7,4 @@ pub mod message;
 pub mod zip;
 
 pub use codec::{Get, Put, garbled};
-pub use frame::{Frame, Incoming, Kind, Outgoing, PIECE, body, body_len, body_of, cut_off};
+pub use frame::{Frame, Incoming, Kind, Outgoing, PIECE, body, body_len, body_of, cut_off, not_what_was_sent};

@@ -21,6 +21,7 @@ from agent_wire import (
     read_frame,
     text,
 )
+from lying import read, write
 
 HOW = sys.argv[1]
 SIZE = 300_000
@@ -32,24 +33,9 @@ ROOT = [(b"big", FILE, SIZE, None), (b"d", DIR, 0, None), (b"small", FILE, 5, No
 BELOW = [(b"f", FILE, 5, None)]
 
 
-def read(count: int) -> bytes:
-    data = b""
-    while len(data) < count:
-        piece = os.read(0, count - len(data))
-        if not piece:
-            sys.exit(0)
-        data += piece
-    return data
-
-
-def send(data: bytes) -> None:
-    while data:
-        data = data[os.write(1, data) :]
-
-
 def forever(data: bytes) -> None:
     while True:
-        send(data)
+        write(data)
 
 
 def trees() -> tuple[list, list]:
@@ -77,7 +63,7 @@ def open_source(ident: int, body: bytes) -> None:
         HOW
     )
     kind = DIR if one is None else FILE
-    send(
+    write(
         frame(
             "Done",
             ident,
@@ -86,16 +72,18 @@ def open_source(ident: int, body: bytes) -> None:
     )
     if HOW == "endless-listing":
         while True:
-            send(frame("Listing", walk, listing(b"", [(b"%020d" % n, FILE, 1, None) for n in range(1000)], last=False)))
+            write(
+                frame("Listing", walk, listing(b"", [(b"%020d" % n, FILE, 1, None) for n in range(1000)], last=False))
+            )
     if HOW == "endless-directories":
         for n in range(1 << 40):
-            send(frame("Listing", walk, listing(b"%020d" % n, [(b"%04d" % n, FILE, 1, None) for n in range(1000)])))
+            write(frame("Listing", walk, listing(b"%020d" % n, [(b"%04d" % n, FILE, 1, None) for n in range(1000)])))
     if HOW == "walk-out":
-        send(frame("Listing", walk, listing(b"../..", BELOW)))
+        write(frame("Listing", walk, listing(b"../..", BELOW)))
     root, below = trees()
-    send(frame("Listing", walk, listing(b"", root)))
-    send(frame("Listing", walk, listing(b"d", below)))
-    send(frame("Listing", walk, b"\0"))
+    write(frame("Listing", walk, listing(b"", root)))
+    write(frame("Listing", walk, listing(b"d", below)))
+    write(frame("Listing", walk, b"\0"))
 
 
 def fetch(ident: int, body: bytes) -> None:
@@ -106,49 +94,49 @@ def fetch(ident: int, body: bytes) -> None:
         name, size = get.text(), get.num()
         content = {"small-longer": b"12345678", "small-shorter": b"1"}.get(HOW, b"x" * size)
         ino = {b"f": 100, b"small": 102 + (HOW in ("link-and-directory", "twice"))}.get(name, 5)
-        send(frame("Content", ident, b"\1" + meta(FILE, size, ino=ino) + text(content) + b"\1" + AS_THEY_ARE))
+        write(frame("Content", ident, b"\1" + meta(FILE, size, ino=ino) + text(content) + b"\1" + AS_THEY_ARE))
         if HOW == "content-flood":
             forever(
                 frame("Content", ident, b"\1" + meta(FILE, size, ino=ino) + text(b"x" * 200_000) + b"\1" + AS_THEY_ARE)
             )
-    send(frame("Done", ident))
+    write(frame("Done", ident))
 
 
 def fetch_file(ident: int) -> None:
     if HOW == "big-longer":
         forever(frame("Data", ident, b"x" * 100_000))
     if HOW == "hole-longer":
-        send(frame("Hole", ident, num(1 << 60)))
+        write(frame("Hole", ident, num(1 << 60)))
     if HOW == "data-flood":
         forever(frame("Data", ident, b""))
     if HOW == "signature-flood":
         forever(frame("Signature", ident, b"x" * 100_000))
     if HOW == "far-start":
-        send(frame("Credit", ident, num(1 << 60)))
+        write(frame("Credit", ident, num(1 << 60)))
     if HOW == "wild-copy":
-        send(frame("Copy", ident, b"\0" + num(1 << 60) + num(1 << 60)))
+        write(frame("Copy", ident, b"\0" + num(1 << 60) + num(1 << 60)))
     size = {"big-shorter": 1000, "huge": 1000}.get(HOW, SIZE)
     for at in range(0, size, 100_000):
-        send(frame("Data", ident, b"x" * min(100_000, size - at)))
-    send(frame("Done", ident, meta(FILE, 1 << 62 if HOW == "huge" else SIZE, ino=100) + AS_THEY_ARE + b"h" * 32))
+        write(frame("Data", ident, b"x" * min(100_000, size - at)))
+    write(frame("Done", ident, meta(FILE, 1 << 62 if HOW == "huge" else SIZE, ino=100) + AS_THEY_ARE + b"h" * 32))
 
 
 def main() -> None:
-    send(GREETING + frame("Hello", 0, num(99 if HOW == "version" else VERSION)))
+    write(GREETING + frame("Hello", 0, num(99 if HOW == "version" else VERSION)))
     if HOW == "garbage":
-        send(os.urandom(4000))
+        write(os.urandom(4000))
     if HOW == "too-large":
-        send(frame("Done", 1, length=0x7FFFFFFF))
+        write(frame("Done", 1, length=0x7FFFFFFF))
     if HOW == "unknown-kind":
-        send(frame(200, 1))
+        write(frame(200, 1))
     if HOW == "pings":
         forever(frame("Ping", 0))
     if HOW == "bomb":
-        send(frame("Zipped", 0, bytes.fromhex("28b52ffd0070") + b"\xff" * 1000))
+        write(frame("Zipped", 0, bytes.fromhex("28b52ffd0070") + b"\xff" * 1000))
     while True:
         kind, ident, body = read_frame(read)
         if HOW == "wrong-id" and kind != "Hello":
-            send(frame("Done", ident + 1000, b""))
+            write(frame("Done", ident + 1000, b""))
             time.sleep(0.5)
             return
         if HOW == "silent-end" and kind != "Hello":
@@ -156,15 +144,15 @@ def main() -> None:
         if kind == "OpenSource":
             open_source(ident, body)
         elif kind == "List":
-            send(frame("Listing", ident, listing(b"d", BELOW)) + frame("Done", ident))
+            write(frame("Listing", ident, listing(b"d", BELOW)) + frame("Done", ident))
         elif kind == "Stat":
-            send(frame("Done", ident, b"\1" + meta(FILE, 5) + option(None)))
+            write(frame("Done", ident, b"\1" + meta(FILE, 5) + option(None)))
         elif kind == "Fetch":
             fetch(ident, body)
         elif kind == "FetchFile":
             fetch_file(ident)
         elif kind == "OpenDest":
-            send(
+            write(
                 frame(
                     "Failed",
                     ident,
@@ -172,7 +160,7 @@ def main() -> None:
                 )
             )
         elif kind in ("Close", "Ping") and not body:
-            send(frame("Done", ident))
+            write(frame("Done", ident))
 
 
 main()

@@ -5,6 +5,8 @@ import stat
 import struct
 import sys
 
+from lying import read, write
+
 HOW, ROOT = sys.argv[1], os.fsencode(sys.argv[2])
 EXTENSIONS = [b"posix-rename@openssh.com", b"lsetstat@openssh.com", b"hardlink@openssh.com"]
 STATUS, HANDLE, DATA, NAME, ATTRS = 101, 102, 103, 104, 105
@@ -13,20 +15,8 @@ NAMES = {
 }  # fmt: skip
 
 
-def read_exactly(count: int) -> bytes:
-    data = b""
-    while len(data) < count:
-        piece = os.read(0, count - len(data))
-        if not piece:
-            sys.exit(0)
-        data += piece
-    return data
-
-
 def send(packet: bytes) -> None:
-    packet = struct.pack(">I", len(packet)) + packet
-    while packet:
-        packet = packet[os.write(1, packet) :]
+    write(struct.pack(">I", len(packet)) + packet)
 
 
 def text(data: bytes) -> bytes:
@@ -124,15 +114,15 @@ def main() -> None:
     if HOW == "text":
         os.write(1, b"Last login: today\n")
     while HOW == "silent":
-        read_exactly(1)
-    length = struct.unpack(">I", read_exactly(4))[0]
-    read_exactly(length)
+        read(1)
+    length = struct.unpack(">I", read(4))[0]
+    read(length)
     version = 2 if HOW == "version" else 3
     send(bytes([2]) + struct.pack(">I", version) + b"".join(text(name) + text(b"1") for name in EXTENSIONS))
     handles: dict[bytes, list] = {}
     while True:
-        length = struct.unpack(">I", read_exactly(4))[0]
-        packet = read_exactly(length)
+        length = struct.unpack(">I", read(4))[0]
+        packet = read(length)
         answer(packet[0], packet[1:5], packet[5:], handles)
 
 

@@ -12,7 +12,21 @@ import running
 import sypy
 from events import Recorder
 from sshd import HOST, SFTP, own_sshd, sshd
-from trees import Dir, Fifo, File, Hard, Link, build, difference, keys, leftovers, set_mtime, snapshot
+from trees import (
+    Dir,
+    Fifo,
+    File,
+    Hard,
+    Link,
+    assert_alike,
+    build,
+    difference,
+    keys,
+    leftovers,
+    set_mtime,
+    snapshot,
+    whole,
+)
 
 __all__ = ["own_sshd", "sshd"]
 
@@ -31,17 +45,6 @@ TREE = {
     "link": Link("a.txt", mtime_ns=WHEN),
     "dangling": Link("../../nowhere", mtime_ns=WHEN),
 }
-
-
-def whole(tree: dict) -> dict:
-    """With times as SFTP tells them."""
-    return {key: node | {"mtime_ns": node["mtime_ns"] // 10**9} for key, node in tree.items()}
-
-
-def assert_alike(source, dest, **what) -> None:
-    wrong = difference(whole(snapshot(source, **what)), whole(snapshot(dest, **what)))
-    assert not wrong, "\n".join(wrong)
-    assert leftovers(dest) == []
 
 
 def of(run, *sides, **options):

@@ -109,13 +109,13 @@ def test_a_copy_that_is_not_right_is_replaced(own_host, native_on_path, sy_binar
     sypy.sync(f"{src}/", host.url(f"{dst}/"), ssh=host.config).raise_for_errors()
     (copy,) = copies(host)
     running.wait_until(lambda: not host.agents(), what="the end of the agent")
-    if spoiled == "gone":
-        copy.unlink()
-    elif spoiled == "cut short":
-        os.truncate(copy, 1000)
-    else:
-        # A program that still ends can't be written to.
-        copy.unlink()
+    content = copy.read_bytes()
+    # A program that still ends can't be written to.
+    copy.unlink()
+    if spoiled == "cut short":
+        copy.write_bytes(content[:1000])
+        copy.chmod(0o700)
+    elif spoiled == "other content":
         script(copy, "echo nothing of interest")
     build(src, {"b": "b"})
     sypy.sync(f"{src}/", host.url(f"{dst}/"), ssh=host.config).raise_for_errors()

@@ -13,7 +13,21 @@ from conftest import find_sy
 from events import Recorder
 from fault_proxy import Corrupt
 from sshd import HOST, Sshd, needs_sshd
-from trees import Dir, File, Hard, Link, build, difference, keys, leftovers, rewrite, set_mtime, snapshot
+from trees import (
+    Dir,
+    File,
+    Hard,
+    Link,
+    assert_alike,
+    build,
+    difference,
+    keys,
+    leftovers,
+    rewrite,
+    set_mtime,
+    snapshot,
+    whole,
+)
 
 MIB = 1 << 20
 # What SFTP can tell as well: whole seconds.
@@ -115,16 +129,6 @@ def pair(request, servers):
 @pytest.fixture
 def agents(servers):
     return Pair(servers, "ssh", "ssh")
-
-
-def whole(tree: dict) -> dict:
-    return {key: node | {"mtime_ns": node["mtime_ns"] // 10**9} for key, node in tree.items()}
-
-
-def assert_alike(source, dest, **what) -> None:
-    wrong = difference(whole(snapshot(source, **what)), whole(snapshot(dest, **what)))
-    assert not wrong, "\n".join(wrong)
-    assert leftovers(dest) == []
 
 
 # From host to host.

@@ -298,3 +298,15 @@ def rewrite(path, content: bytes | str, mtime_ns: int | None = None) -> None:
     with open(path, "wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
     set_mtime(path, before if mtime_ns is None else mtime_ns)
+
+
+def whole(tree: Mapping[str, dict]) -> dict:
+    """With times as SFTP tells them."""
+    return {key: node | {"mtime_ns": node["mtime_ns"] // 10**9} for key, node in tree.items()}
+
+
+def assert_alike(source, dest, **what) -> None:
+    """The two trees are the same, as far as SFTP tells, and nothing else is left there."""
+    wrong = difference(whole(snapshot(source, **what)), whole(snapshot(dest, **what)))
+    assert not wrong, "\n".join(wrong)
+    assert leftovers(dest) == []

@@ -8,6 +8,7 @@ use super::super::{Target, paths};
 use super::NEEDS_SSH;
 use super::settings::{self, Asked, Settings, matches_list};
 use crate::error::{Result, SyncError};
+use crate::transport::accounts::{self, Accounts, Who};
 use crate::transport::ssh::{HostKeyPolicy, SshConfig};
 
 /// More hosts than this are a loop.
@@ -287,15 +288,10 @@ fn expand(text: &str, tokens: &[(char, &str)]) -> Result<String> {
 
 /// The name of the user of this process.
 fn local_user() -> String {
-    let uid = rustix::process::getuid().as_raw().to_string();
-    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let named = users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == uid).then(|| name.to_owned())
-    });
+    let uid = rustix::process::getuid().as_raw();
+    let named = accounts::Here.names(Who::User, &[uid]).ok().and_then(|mut names| names.pop().flatten());
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    named.or_else(|| variable("LOGNAME")).or_else(|| variable("USER")).unwrap_or(uid)
+    named.or_else(|| variable("LOGNAME")).or_else(|| variable("USER")).unwrap_or_else(|| uid.to_string())
 }
 
 #[cfg(test)]
